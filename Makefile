@@ -1,0 +1,65 @@
+# The targets that people and CI share. Each bootstraps what it needs into the checkout
+# (.tools and .venv) from the package registries; the machine needs Python 3.11+ and make.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+RUN := .venv/bin/
+export UV_PYTHON_DOWNLOADS := never
+PYTEST_ARGS ?=
+ARGS ?=
+
+.PHONY: help setup lock format lint type test test-cluster bench demo up clean
+
+help:  ## say what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.tools/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Upward needs Python 3.11 or newer; this is $$($(PYTHON) --version). Set PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.installed: requirements.lock pyproject.toml | .tools/bin/uv
+	@test -x .venv/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv
+	@# Compiled once here: otherwise each of the many short processes of demo and tests compiles anew.
+	@$(UV) pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock
+	@$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@.venv/bin/python -m compileall -q -j 2 services shared deploy
+	@touch $@
+
+setup: .venv/.installed  ## install everything, pinned by requirements.lock, into .venv
+
+lock: | .tools/bin/uv  ## solve the dependencies anew and write requirements.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate --group dev pyproject.toml build-requirements.in --output-file requirements.lock
+
+format: setup  ## rewrite the code in the house format
+	@$(RUN)ruff format .
+	@$(RUN)ruff check --fix .
+
+lint: setup  ## ruff, import contracts, the published contract
+	@$(RUN)ruff format --check .
+	@$(RUN)ruff check .
+	@$(RUN)lint-imports
+	@$(RUN)upward contracts check
+
+type: setup  ## mypy, strict, tests included
+	@$(RUN)mypy
+
+test: setup  ## every test that needs neither Java nor MongoDB
+	@$(RUN)pytest -n 2 --dist worksteal -m "not cluster and not long" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(PYTEST_ARGS)
+
+test-cluster: setup  ## the contract suites on a real Kafka broker and a MongoDB-compatible server
+	@echo "not yet: cluster mode is not built, so there is nothing here to test on a real broker"
+
+faults: setup  ## kill -9 at every failpoint and at random moments, with many seeds
+	@$(RUN)pytest -m long tests/faults $(PYTEST_ARGS)
+
+demo: setup  ## a year of a real organization in a minute; ARGS=--exit ends instead of serving
+	@$(RUN)upward demo $(ARGS)
+
+up: setup  ## all five services on one port
+	@$(RUN)upward up $(ARGS)
+
+clean:  ## remove what the other targets installed and built
+	rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
