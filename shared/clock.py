@@ -1,13 +1,20 @@
 """Where time comes from: the system, or a file that a simulation steps forward."""
 
 import mmap
+import re
 import struct
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Protocol
 
-from pydantic import AfterValidator, AwareDatetime, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -47,6 +54,22 @@ Instant = Annotated[
     ),
 ]
 """A moment in documents and events: any offset is read, UTC is kept and written."""
+
+_RFC_3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}(:\d{2}(\.\d+)?)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+
+
+def _written_out(value: object) -> object:
+    # Pydantic would read a bare number as seconds since 1970, which no caller means.
+    if not (isinstance(value, datetime) or (isinstance(value, str) and _RFC_3339.fullmatch(value))):
+        msg = "it is a date and time with offset, such as 2026-03-02T09:30:00+01:00"
+        raise ValueError(msg)
+    return value
+
+
+WrittenInstant = Annotated[Instant, BeforeValidator(_written_out)]
+"""A moment that a caller sends: date, time and offset, and never a number."""
 
 
 class Clock(Protocol):

@@ -1,7 +1,7 @@
 """C13, C10 and C11 of every proposal, by the participants' own states."""
 
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from itertools import permutations, product
 
 from tests.checker.org_rules import broken_org_rules
@@ -38,11 +38,17 @@ def _check_proposal(world: World, pair: Pair, report: Report) -> None:
         seen[side.participant] = known.seen_at(event.time)
         role = "mentee" if place else "mentor"
         _check_member(event, side, role, seen[side.participant], world, report)
-    middle = event.instant("expires_at") + timedelta(days=policies[-1].term_days) / 2
+    middle = _term_middle(event.instant("expires_at"), policies[-1])
     for side in pair.mentees:
         seen_both = list(product(policies, seen[pair.mentor.participant], seen[side.participant]))
         if seen_both:
             _check_fit(event, side, seen_both, middle, report)
+
+
+def _term_middle(begins: datetime, policy: Policy) -> datetime:
+    """Return the middle of the term, which ends with the program's last day at the latest."""
+    last = datetime.combine(policy.last_day, time.max, UTC)
+    return begins + (min(begins + timedelta(days=policy.term_days), last) - begins) / 2
 
 
 def _check_member(

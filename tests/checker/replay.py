@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 
 from tests.checker.reading import Event, Json
 from tests.checker.world import Facts, Hours, Pair, Pause, Policy, Session, Timeline, World
@@ -42,6 +42,7 @@ def _policy(data: dict[str, Json]) -> Policy:
         capacity=1 if data["format"] == "one_to_one" else data["circle_capacity"],
         cadence_days=data["cadence_days"],
         term_days=data["term_days"],
+        last_day=date.fromisoformat(data["ends_on"]),
         min_overlap_minutes=data["min_overlap_minutes"],
         surveys=frozenset(
             (plan["kind"], plan["instrument"], plan["instrument_version"])

@@ -1,7 +1,7 @@
 """What the log says happened: programs, participants, pairs, sessions, rounds, replayed."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Generic, TypeVar
 
 from tests.checker.reading import Event, Json
@@ -52,6 +52,7 @@ class Policy:
     capacity: int
     cadence_days: int
     term_days: int
+    last_day: date
     min_overlap_minutes: int
     surveys: frozenset[tuple[str, str, int]]
     threshold: int

@@ -1,0 +1,510 @@
+"""The `upward` command."""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import tomllib
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import httpx
+import typer
+import uvloop
+from aiokafka.errors import KafkaError
+from rich.console import Console
+from rich.table import Table
+
+from deploy.bench.bus import bench_bus
+from deploy.client import ApiError, Client, Json
+from deploy.contracts import ContractBreakError, check_contracts, export_contracts
+from deploy.demo.run import (
+    ROSTER,
+    Demo,
+    Options,
+    free_port,
+    headline,
+    page_url,
+    platform_process,
+)
+from deploy.demo.story import DemoError
+from deploy.doctor import examine
+from deploy.local.event_log import export_events, read_events
+from deploy.local.platform import BUILDERS, DataFolder, EmbeddedPlatform
+from deploy.local.server import serve as serve_platform
+from shared.clock import monotonic
+from shared.errors import UpwardError
+from shared.events.topics import SERVICES
+from shared.http.auth import ROLES, LocalIssuer, Role
+from shared.ids import keyed_id
+from shared.logging import configure_logging
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Upward: reverse mentoring for whole companies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+roster_app = typer.Typer(help="The roster from HR.", no_args_is_help=True)
+program_app = typer.Typer(help="Programs.", no_args_is_help=True)
+contracts_app = typer.Typer(help="The published event contract.", no_args_is_help=True)
+events_app = typer.Typer(help="The event log.", no_args_is_help=True)
+dlq_app = typer.Typer(help="Dead letters: what could not be processed.", no_args_is_help=True)
+for name, group in {
+    "roster": roster_app,
+    "program": program_app,
+    "contracts": contracts_app,
+    "events": events_app,
+    "dlq": dlq_app,
+}.items():
+    app.add_typer(group, name=name)
+
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+
+Data = Annotated[
+    Path, typer.Option("--data", envvar="UPWARD_DATA", help="Folder of the embedded platform.")
+]
+Url = Annotated[str, typer.Option("--url", envvar="UPWARD_URL", help="Where the platform answers.")]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token", envvar="UPWARD_TOKEN", help="Bearer token; else the folder issues one."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+Port = Annotated[int, typer.Option("--port", help="Port on the host.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+
+DATA = Path("data")
+URL = "http://127.0.0.1:8080"
+
+
+def fail(message: str, hint: str | None = None) -> NoReturn:
+    """Say what is wrong and what to do, and end with exit code 1."""
+    err.print(f"[bold red]error[/] {message}", highlight=False)
+    if hint:
+        err.print(f"      {hint}", highlight=False)
+    raise typer.Exit(1)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run the work; turn expected errors into a sentence and a hint."""
+    # The stores' writer threads wake for microseconds; with CPython's default of 5 ms the loop
+    # would wait that long for its turn after each of them.
+    sys.setswitchinterval(0.0005)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    except ApiError as error:
+        for problem in error.problem.get("errors", [])[:20]:
+            err.print(f"      {problem['field']}: {problem['message']}", highlight=False)
+        hint = {401: "Get a token: upward token --as ROLE", 403: "Use a token of another role."}
+        fail(str(error), hint.get(error.status))
+    except httpx.ConnectError:
+        fail("Nothing answers there.", "Start the platform: upward up (or set --url).")
+    except (DemoError, UpwardError, KafkaError) as error:
+        fail(str(error), "upward doctor tells more.")
+    except OSError as error:
+        fail(str(error))
+
+
+def local_token(data: Path, subject: str, *roles: Role, programs: tuple[str, ...] = ()) -> str:
+    """Return a token of the embedded issuer. Fails where the folder has no key."""
+    folder = DataFolder(data)
+    if not folder.issuer_key.exists():
+        fail(f"There is no platform in {data}.", "Start one with `upward up`, or give --token.")
+    return LocalIssuer(folder.issuer_key).issue(subject, roles, programs)
+
+
+def show(value: object) -> None:
+    """Write JSON to standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@app.command()
+def up(
+    data: Data = DATA,
+    port: Port = 8080,
+    host: Host = "127.0.0.1",
+    until_stdin_closes: Annotated[
+        bool, typer.Option("--until-stdin-closes", help="End when standard input does.")
+    ] = False,
+) -> None:
+    """Run all five services on one port, with an embedded store and event log."""
+    _serve(data, host, port, None, until_stdin_closes=until_stdin_closes)
+
+
+@app.command()
+def serve(service: str, data: Data = DATA, port: Port = 8080, host: Host = "127.0.0.1") -> None:
+    """Run one service alone on the data folder."""
+    if service not in BUILDERS:
+        fail(f"There is no service {service!r}.", f"Choose one of {', '.join(BUILDERS)}.")
+    _serve(data, host, port, [service], until_stdin_closes=False)
+
+
+def _serve(
+    data: Path, host: str, port: int, services: list[str] | None, *, until_stdin_closes: bool
+) -> None:
+    configure_logging(os.environ.get("UPWARD_LOG_LEVEL", "WARNING"))
+
+    async def work() -> None:
+        platform = EmbeddedPlatform(DataFolder(data), services=services)
+        out.print(f"Upward on http://{host}:{port}  data in {data}  (Ctrl-C ends)", highlight=False)
+        await serve_platform(platform, host=host, port=port, until_stdin_closes=until_stdin_closes)
+
+    run(work())
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option("--data", help="Keep everything here.")] = None,
+    roster: Annotated[Path, typer.Option("--roster", help="CSV roster to use.")] = ROSTER,
+    seed: Annotated[int, typer.Option("--seed", help="Other people, other answers.")] = 1,
+    months: Annotated[int, typer.Option("--months", min=2, max=36)] = 12,
+    mentors: Annotated[int, typer.Option("--mentors", min=1, help="Juniors.")] = 600,
+    mentees: Annotated[int, typer.Option("--mentees", min=1, help="Seniors.")] = 150,
+    port: Port = 8080,
+    summary: Annotated[
+        Path | None, typer.Option("--summary", help="Write KPIs and counts as JSON.")
+    ] = None,
+    leave: Annotated[bool, typer.Option("--exit", help="End instead of serving.")] = False,
+) -> None:
+    """Live a year of reverse mentoring on a real organization, through the public APIs alone."""
+    configure_logging(os.environ.get("UPWARD_LOG_LEVEL", "WARNING"))
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            folder = data
+            if folder is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="upward-")))
+            chosen = free_port(port)
+            options = Options(folder, roster, seed, months, mentors, mentees, chosen)
+            client = await stack.enter_async_context(Client(f"http://127.0.0.1:{chosen}"))
+            started = monotonic()
+            prepared = Demo.prepare(options, client)
+            process = await stack.enter_async_context(platform_process(folder, chosen))
+            await prepared.live(process, err)
+            result = await prepared.summarize(started)
+            if summary is not None:
+                summary.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+            _print_summary(result)
+            if any(result["violations"].values()):
+                fail("An invariant does not hold; see violations above.")
+            if leave:
+                return
+            out.print("\nKPI page (Ctrl-C ends):", highlight=False)
+            out.print(page_url(chosen, prepared.story), soft_wrap=True, highlight=False)
+            await process.wait()
+
+    try:
+        run(work())
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def _print_summary(summary: Json) -> None:
+    table = Table(title=f"{summary['program']} · {summary['roster']} · seed {summary['seed']}")
+    table.add_column("KPI")
+    table.add_column("Value", justify="right")
+    table.add_column("n", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for row in headline(summary):
+        table.add_row(*row)
+    out.print(table)
+    counts = summary["events"]
+    told = ("enrolled", "paired", "session-held", "feedback-submitted", "pair-rotated")
+    out.print(
+        f"{sum(counts.values()):,} events: "
+        + ", ".join(f"{counts.get(item, 0):,} {item}" for item in told),
+        highlight=False,
+    )
+    out.print(
+        f"{sum(summary['refused'].values())} attempts by others refused; "
+        f"{sum(summary['violations'].values())} invariants violated "
+        f"(of {len(summary['violations'])} looked at); {summary['seconds']} s",
+        highlight=False,
+    )
+    out.print("Contains public sector information licensed under the Open Government", style="dim")
+    out.print(
+        "Licence v3.0. Names are invented; nothing here is a fact about a person.", style="dim"
+    )
+
+
+@app.command()
+def token(
+    role: Annotated[list[str], typer.Option("--as", help=f"Role: {', '.join(ROLES)}.")],
+    subject: Annotated[str, typer.Option("--subject", help="Who; a person_id for people.")] = "cli",
+    employee: Annotated[
+        str | None, typer.Option("--employee", help="A person by their employee id.")
+    ] = None,
+    program: Annotated[
+        list[str] | None, typer.Option("--program", help="Programs of a coordinator or analyst.")
+    ] = None,
+    hours: Annotated[int, typer.Option("--hours", min=1, max=720)] = 12,
+    data: Data = DATA,
+) -> None:
+    """Issue a bearer token from the embedded platform's own key."""
+    unknown = [item for item in role if item not in ROLES]
+    if unknown:
+        fail(f"There is no role {unknown[0]!r}.", f"Choose from {', '.join(ROLES)}.")
+    folder = DataFolder(data)
+    if employee is not None:
+        subject = keyed_id(folder.secret("enrollment", "pseudonyms"), "p", employee)
+    roles = tuple(item for item in ROLES if item in role)
+    issuer = LocalIssuer(folder.issuer_key)
+    sys.stdout.write(
+        issuer.issue(subject, roles, tuple(program or ()), timedelta(hours=hours)) + "\n"
+    )
+
+
+@roster_app.command("import")
+def import_roster(
+    file: Path, url: Url = URL, token: Token = None, data: Data = DATA, as_json: AsJson = False
+) -> None:
+    """Import a CSV roster; the report tells row by row what could not be used."""
+    content = file.read_bytes() if file.exists() else fail(f"There is no file {file}.")
+    bearer = token or local_token(data, "cli", "hr")
+
+    async def work() -> Json:
+        async with Client(url) as client:
+            return await client.upload(bearer, "/enrollment/v1/roster/imports", content, "text/csv")
+
+    with err.status(f"Importing {file.name} ({len(content):,} bytes) …"):
+        report = run(work())
+    if as_json:
+        show(report)
+        return
+    out.print(
+        f"{report['rows']:,} rows: {report['added']:,} added, {report['updated']:,} changed, "
+        f"{report['unchanged']:,} unchanged, {report['refused']:,} refused; "
+        f"{report['moved_participants']:,} participants moved",
+        highlight=False,
+    )
+    table = Table("Noticed", "Rows", "First row", "Meaning")
+    for rule, count in report["counts"].items():
+        first = next(n for n in report["notes"] if f"{n['field']}: {n['rule']}" == rule)
+        table.add_row(rule, f"{count:,}", str(first["row"]), first["message"])
+    if report["counts"]:
+        out.print(table)
+
+
+@program_app.command("publish")
+def publish_program(
+    file: Path, url: Url = URL, token: Token = None, data: Data = DATA, as_json: AsJson = False
+) -> None:
+    """Publish a program from a TOML file, or its next version."""
+    try:
+        spec = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        fail(f"There is no file {file}.", "An example: deploy/demo/program.toml")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        fail(f"{file} is not TOML: {error}")
+    program_id = spec.pop("program_id", None)
+    if not isinstance(program_id, str):
+        fail(f"{file} names no program_id.", 'Add a line such as program_id = "reverse-mentoring"')
+    bearer = token or local_token(data, "cli", "coordinator", programs=(program_id,))
+    body = json.loads(json.dumps(spec, default=str))
+
+    async def work() -> Json:
+        async with Client(url) as client:
+            return await client.send("PUT", bearer, f"/enrollment/v1/programs/{program_id}", body)
+
+    program = run(work())
+    if as_json:
+        show(program)
+    else:
+        out.print(f"{program_id} is published in version {program['version']}.", highlight=False)
+
+
+@contracts_app.command("export")
+def contracts_export() -> None:
+    """Write AsyncAPI and the JSON Schemas from the code."""
+    try:
+        changed = export_contracts()
+    except ContractBreakError as error:
+        for problem in error.problems:
+            err.print(problem, highlight=False)
+        fail("Nothing was written.", "A breaking change needs a new type beside the old: v2.")
+    out.print(f"{len(changed)} files changed.", highlight=False)
+
+
+@contracts_app.command("check")
+def contracts_check() -> None:
+    """Compare code and committed contract; fail on drift or a breaking change."""
+    problems = check_contracts()
+    for problem in problems:
+        err.print(problem, highlight=False)
+    if problems:
+        fail(
+            f"{len(problems)} problems.", "Additive? upward contracts export. Breaking? A v2 type."
+        )
+    out.print("The contract is in step with the code and compatible with all it ever was.")
+
+
+def _log(data: Path) -> Path:
+    log = DataFolder(data).log
+    if not log.exists():
+        fail(f"There is no event log in {data}.", "Give the platform's folder with --data.")
+    return log
+
+
+@events_app.command("export")
+def events_export(file: Path, data: Data = DATA) -> None:
+    """Write every event as CloudEvents JSON, one a line, in log order."""
+    log = _log(data)
+    with err.status("Exporting …"):
+        count = export_events(log, file)
+    err.print(f"{count:,} events in {file}", highlight=False)
+
+
+@events_app.command("tail")
+def events_tail(data: Data = DATA, as_json: AsJson = False) -> None:
+    """Show events as they come; Ctrl-C ends."""
+    try:
+        for event in read_events(_log(data), follow=True):
+            if as_json:
+                sys.stdout.write(json.dumps(event) + "\n")
+            else:
+                sys.stdout.write(
+                    f"{event['time'][:19]}  {event['type']:<32} {event['subject']:<30}"
+                    f" v{event['aggregateversion']}\n"
+                )
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+Service = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}.")]
+
+
+def _operate(url: str, token: str | None, data: Path, method: str, path: str, body: Json) -> Json:
+    bearer = token or local_token(data, "cli", "operator")
+
+    async def work() -> Json:
+        async with Client(url) as client:
+            if method == "GET":
+                return await client.get(bearer, path, **body)
+            return await client.send(method, bearer, path, body)
+
+    return run(work())
+
+
+@app.command()
+def replay(
+    service: Service,
+    topic: Annotated[str | None, typer.Option("--topic", help="Only this topic.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--since", help="Only events emitted since (UTC).")
+    ] = None,
+    url: Url = URL,
+    token: Token = None,
+    data: Data = DATA,
+) -> None:
+    """Publish a service's sent events again; consumers that applied them skip them."""
+    body = {"topic": topic, "since": None if since is None else f"{since.isoformat()}Z"}
+    report = _operate(url, token, data, "POST", f"/{service}/v1/operations/replay", body)
+    out.print(f"{report['events']:,} events will be published again.", highlight=False)
+
+
+@dlq_app.command("list")
+def dlq_list(
+    service: Annotated[str | None, typer.Argument()] = None,
+    url: Url = URL,
+    token: Token = None,
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """List open dead letters, of one service or all."""
+    letters = []
+    for name in [service] if service else SERVICES:
+        path = f"/{name}/v1/operations/dead-letters"
+        found = _operate(url, token, data, "GET", path, {"limit": 200})
+        letters += [{"service": name, **letter} for letter in found["items"]]
+    if as_json:
+        show(letters)
+        return
+    table = Table("Service", "Id", "Where", "Reason", "Since")
+    for letter in letters:
+        where = f"{letter['topic']}/{letter['partition']}/{letter['offset']}"
+        table.add_row(
+            letter["service"], letter["id"], where, letter["reason"], letter["first_at"][:19]
+        )
+    out.print(table if letters else "No open dead letters.")
+
+
+@dlq_app.command("show")
+def dlq_show(
+    service: Service, letter_id: str, url: Url = URL, token: Token = None, data: Data = DATA
+) -> None:
+    """Show a dead letter as it was received; bytes in base64."""
+    show(_operate(url, token, data, "GET", _letter(service, letter_id), {}))
+
+
+@dlq_app.command("retry")
+def dlq_retry(
+    service: Service, letter_id: str, url: Url = URL, token: Token = None, data: Data = DATA
+) -> None:
+    """Apply a dead letter now."""
+    _operate(url, token, data, "POST", f"{_letter(service, letter_id)}/retry", {})
+    out.print(f"{letter_id} is applied.", highlight=False)
+
+
+@dlq_app.command("drop")
+def dlq_drop(
+    service: Service, letter_id: str, url: Url = URL, token: Token = None, data: Data = DATA
+) -> None:
+    """Give a dead letter up for good."""
+    _operate(url, token, data, "POST", f"{_letter(service, letter_id)}/drop", {})
+    out.print(f"{letter_id} is dropped.", highlight=False)
+
+
+def _letter(service: str, letter_id: str) -> str:
+    return f"/{service}/v1/operations/dead-letters/{letter_id}"
+
+
+@app.command()
+def bench(name: str, as_json: AsJson = False) -> None:
+    """Measure: `bus` is the embedded bus beside bare SQLite inserts of the same bytes."""
+    if name != "bus":
+        fail(f"There is no benchmark {name!r}.", "Choose bus.")
+    with err.status("Measuring …"):
+        result = run(bench_bus())
+    if as_json:
+        show(result.model_dump(mode="json"))
+        return
+    table = Table("Figure", "Value")
+    for field, value in result.model_dump().items():
+        table.add_row(field, f"{value:,.4g}" if isinstance(value, float) else str(value))
+    out.print(table)
+
+
+@app.command()
+def doctor(data: Data = DATA, url: Url = URL, as_json: AsJson = False) -> None:
+    """Look for what is wrong, and say what to do about it."""
+    findings = run(examine(data, url))
+    if as_json:
+        show([finding.model_dump() for finding in findings])
+    else:
+        table = Table("", "What", "Found", "What to do")
+        mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
+        for finding in findings:
+            table.add_row(mark[finding.state], finding.what, finding.found, finding.advice)
+        out.print(table)
+    if any(finding.state == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

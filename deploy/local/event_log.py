@@ -1,0 +1,74 @@
+"""Reading the embedded event log from outside of the platform: export and tail."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from shared.messaging.consumer import PermanentError, parse
+from shared.messaging.dead_letters import RawRecord
+from shared.messaging.local_log import LocalLog
+from shared.messaging.local_storage import StoredRecord
+
+_TAIL_SECONDS = 0.3
+
+
+def cloud_event(record: StoredRecord) -> dict[str, Any] | None:
+    """Return the record as CloudEvents JSON, or None if it holds no event of the contract.
+
+    Where it stands on the log is told by the extensions logtopic, logpartition and logoffset.
+    """
+    raw = RawRecord(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=record.headers,
+    )
+    try:
+        envelope, _ = parse(raw)
+    except PermanentError:
+        return None
+    # The data as it was published, not as this version of the code reads it.
+    event = envelope.to_cloudevent(orjson.loads(record.value or b"{}"))
+    place = {
+        "logtopic": record.topic,
+        "logpartition": record.partition,
+        "logoffset": record.offset,
+    }
+    return {**{key: value for key, value in event.items() if key != "data"}, **place} | {
+        "data": event["data"]
+    }
+
+
+def read_events(log: Path, *, follow: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield every event in log order; with `follow`, go on with new ones for ever."""
+    reader = LocalLog.reader(log)
+    try:
+        position = 0
+        while True:
+            for record in reader.export(after=position):
+                position = record.position
+                event = cloud_event(record)
+                if event is not None:
+                    yield event
+            if not follow:
+                return
+            time.sleep(_TAIL_SECONDS)
+    finally:
+        reader.close()
+
+
+def export_events(log: Path, target: Path) -> int:
+    """Write every event as one JSON line; return how many. The file appears whole or not at all."""
+    partial = target.with_name(target.name + ".part")
+    count = 0
+    with partial.open("wb") as file:
+        for event in read_events(log):
+            file.write(orjson.dumps(event) + b"\n")
+            count += 1
+    partial.replace(target)
+    return count

@@ -1,0 +1,191 @@
+"""The embedded platform: all five services in one process, on SQLite files in one folder."""
+
+import asyncio
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from fastapi import FastAPI
+from faststream.kafka import KafkaBroker
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.enrollment.app import build as build_enrollment
+from services.feedback.app import build as build_feedback
+from services.matching.app import build as build_matching
+from services.reporting.app import build as build_reporting
+from services.sessions.app import build as build_sessions
+from shared.clock import Clock, FileClock, SystemClock
+from shared.errors import UpwardError
+from shared.events.topics import TOPICS
+from shared.health import Health
+from shared.http.app import health_router
+from shared.http.auth import LocalIssuer, TokenVerifier
+from shared.http.problems import install as install_problems
+from shared.messaging.broker import EmbeddedKafkaBroker
+from shared.messaging.local_log import LocalLog
+from shared.runtime import Platform, Service
+from shared.store.port import Store
+from shared.store.sqlite import SqliteStore
+
+BUILDERS: Mapping[str, Callable[[Platform], Service]] = {
+    "enrollment": build_enrollment,
+    "matching": build_matching,
+    "sessions": build_sessions,
+    "feedback": build_feedback,
+    "reporting": build_reporting,
+}
+
+
+class DataFolderInUseError(UpwardError):
+    """Another process runs on the same data folder."""
+
+    code = "data_folder_in_use"
+
+
+class DataFolder:
+    """Where the embedded platform keeps everything: events, documents, keys, its clock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = path / "events.db"
+        self.clock = path / "clock"
+        self.issuer_key = path / "keys" / "issuer.pem"
+
+    def store(self, service: str) -> Path:
+        """Return the file of a service's store."""
+        return self.path / f"{service}.db"
+
+    def secret(self, service: str, name: str) -> bytes:
+        """Return a secret of 32 bytes, made on first use and readable by its owner alone."""
+        self.keep_secret(service, name, secrets.token_bytes(32))
+        return self._key(service, name).read_bytes()
+
+    def keep_secret(self, service: str, name: str, value: bytes) -> None:
+        """Keep a secret unless there is one: it never changes."""
+        file = self._key(service, name)
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".new")
+            partial.touch(mode=0o600)
+            partial.write_bytes(value)
+            partial.replace(file)
+
+    def _key(self, service: str, name: str) -> Path:
+        return self.path / "keys" / f"{service}-{name}.key"
+
+    def lock(self) -> IO[str]:
+        """Hold the folder for this process until the file is closed or the process ends.
+
+        Raises DataFolderInUseError.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            detail = f"{self.path} is in use by process {holder}; stop it or choose another folder."
+            raise DataFolderInUseError(detail) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        return file
+
+
+class EmbeddedPlatform:
+    """Builds, starts and stops services on a data folder; an async context manager.
+
+    Simulated time is used where the folder has a clock file, the system's otherwise.
+    """
+
+    def __init__(
+        self, folder: DataFolder, *, region: str = "local", services: Sequence[str] | None = None
+    ) -> None:
+        self.folder = folder
+        self.region = region
+        self.clock: Clock = FileClock(folder.clock) if folder.clock.exists() else SystemClock()
+        self.issuer = LocalIssuer(folder.issuer_key)
+        self.verifier: TokenVerifier = self.issuer.verifier()
+        self.log = LocalLog(folder.log)
+        self._lock: IO[str] | None = None
+        self.services = [BUILDERS[name](self) for name in services or BUILDERS]
+        self.app: ASGIApp = _PlatformApp(self.services, self)
+
+    def store(self, service: str) -> Store:
+        """Return the service's own store, not yet open."""
+        return SqliteStore(
+            self.folder.store(service), service=service, region=self.region, clock=self.clock
+        )
+
+    def broker(self, service: str) -> KafkaBroker:
+        """Return a broker on the local log for the service, not yet started."""
+        return EmbeddedKafkaBroker(
+            self.log,
+            client_id=f"upward-{service}",
+            acks="all",
+            graceful_timeout=25,
+            logger=None,
+        )
+
+    def secret(self, service: str, name: str) -> bytes:
+        """Return a stable secret of this service."""
+        return self.folder.secret(service, name)
+
+    def work_folder(self, service: str) -> Path:
+        """Return a folder where the service may keep files."""
+        path = self.folder.path / "work" / service
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    async def __aenter__(self) -> Self:
+        self._lock = self.folder.lock()
+        await self.log.open()
+        await self.log.create_topics({name: topic.partitions for name, topic in TOPICS.items()})
+        for service in self.services:
+            await service.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # In the events' direction, so that what one still publishes the next still takes.
+        for service in self.services:
+            await service.stop()
+        await self.log.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def live(self) -> list[str]:
+        """Return what only a restart would mend."""
+        return [trouble for service in self.services for trouble in service.live()]
+
+    async def ready(self) -> list[str]:
+        """Return why the platform should get no traffic now."""
+        found = await asyncio.gather(*(service.ready() for service in self.services))
+        return [trouble for troubles in found for trouble in troubles]
+
+
+class _PlatformApp:
+    """One ASGI application that hands each path to the service it names."""
+
+    def __init__(self, services: Sequence[Service], health: Health) -> None:
+        self._services = {service.name: service.app for service in services}
+        self._rest = FastAPI(title="Upward", openapi_url=None, docs_url=None, redoc_url=None)
+        install_problems(self._rest, "upward")
+        self._rest.include_router(health_router(health))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app: ASGIApp = self._rest
+        if scope["type"] == "http":
+            first = scope["path"].split("/", 2)[1] if scope["path"].startswith("/") else ""
+            app = self._services.get(first, self._rest)
+        await app(scope, receive, send)

@@ -1,0 +1,63 @@
+"""Serving the embedded platform over HTTP until a signal ends it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator
+
+import uvicorn
+
+from deploy.local.platform import EmbeddedPlatform
+
+_GRACE_SECONDS = 20
+# Longer than the pools of clients keep idle connections: else one is closed under a request.
+_KEEP_ALIVE_SECONDS = 75
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling, which would end the process before the services."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+async def serve(
+    platform: EmbeddedPlatform, *, host: str, port: int, until_stdin_closes: bool = False
+) -> None:
+    """Run the platform and serve it until SIGTERM, SIGINT or, if asked, the end of standard input.
+
+    First the HTTP server stops taking requests and finishes those it has, then each service
+    finishes its events. Raises what starting the platform raises; OSError where the port is taken.
+    """
+    server = _Server(
+        uvicorn.Config(
+            platform.app,
+            host=host,
+            port=port,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    async with platform:
+        if until_stdin_closes:
+            loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_stdin, loop, stop)
+        await server.serve()
+
+
+def _stop_at_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        stop()

@@ -1,0 +1,243 @@
+"""HTTP routes of matching: parse, authorize, call a handler, answer."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.matching import access, handlers
+from services.matching.domain.pair import Pair, PairStatus
+from services.matching.domain.pool import PoolMember, WaitingCode
+from services.matching.domain.round import Round, RoundFigures, RoundKind, RoundStatus
+from services.matching.repository import own_member
+from shared.clock import Instant
+from shared.errors import raise_not_found
+from shared.events.pairs import Origin, PairSide, PauseReason, RationaleTerm
+from shared.events.participants import Role
+from shared.http.auth import Principal
+from shared.http.call import Call, allow
+from shared.http.pagination import Cursor, Limit, Page, page, read_cursor
+from shared.store.port import Condition, Contains, In
+
+Coordinator = Annotated[Call, allow("coordinator")]
+Participating = Annotated[Call, allow("participant")]
+ParticipantOrCoordinator = Annotated[Call, allow("participant", "coordinator")]
+ProgramId = Annotated[str, Query(max_length=63, description="The program")]
+
+
+class RoundRequest(BaseModel):
+    """A round to run; without a seed one is drawn."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+
+
+class RoundView(BaseModel):
+    """A round and, once it is completed, how good its result is."""
+
+    round_id: str
+    program_id: str
+    kind: RoundKind
+    status: RoundStatus
+    seed: int
+    requested_at: Instant
+    finished_at: Instant | None
+    snapshot: str | None
+    figures: RoundFigures | None
+    failure: str | None
+
+    @classmethod
+    def of(cls, found: Round) -> "RoundView":
+        """Return what coordinators see."""
+        return cls(
+            round_id=found.id,
+            **found.model_dump(exclude={"id", "version", "started_at", "figures"}),
+            figures=found.figures,
+        )
+
+
+class PairView(BaseModel):
+    """A proposal or a pair; both sides and the coordinator read the same rationale."""
+
+    pair_id: str
+    program_id: str
+    round_id: str | None
+    origin: Origin
+    status: PairStatus
+    mentor: PairSide
+    mentees: list[PairSide]
+    score: int
+    rationale: list[RationaleTerm]
+    rules: list[str]
+    topics: list[str]
+    proposed_at: Instant
+    expires_at: Instant
+    started_at: Instant | None
+    ends_at: Instant
+    pause_reason: PauseReason | None
+    closed_at: Instant | None
+    you_accepted: bool | None
+    """The caller's own answer; null for a coordinator. Nobody is told another's."""
+
+    @classmethod
+    def of(cls, pair: Pair, caller: Principal) -> "PairView":
+        """Return what the caller may see."""
+        own = access.own_participant_id(caller, pair)
+        return cls(
+            pair_id=pair.id,
+            you_accepted=None if own is None else own in pair.accepted,
+            **pair.model_dump(include=set(cls.model_fields) - {"pair_id", "you_accepted"}),
+        )
+
+
+class WaitingEntry(BaseModel):
+    """Somebody without a partner: why, and since when they are ready."""
+
+    participant_id: str
+    person_id: str
+    role: Role
+    reason: WaitingCode
+    ready: bool
+    waiting_days: float | None
+
+
+def routes() -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["matching"])
+
+    @router.post("/programs/{program_id}/rounds", status_code=202, response_model=RoundView)
+    async def request_round(call: Coordinator, program_id: str, request: RoundRequest) -> Response:
+        """Ask for a round over everybody who is free; it runs in the background."""
+        return await call.answer(
+            202,
+            RoundView.of,
+            handlers.request_round,
+            call.caller,
+            call.now,
+            program_id,
+            request.seed,
+        )
+
+    @router.get("/programs/{program_id}/rounds")
+    async def list_rounds(
+        call: Coordinator, program_id: str, limit: Limit = 50, cursor: Cursor = None
+    ) -> Page[RoundView]:
+        """List a program's rounds, newest first."""
+        access.must_coordinate(call.caller, program_id)
+        found = await call.store.find(
+            Round,
+            {"program_id": program_id},
+            order_by="requested_at",
+            descending=True,
+            after=read_cursor(cursor),
+            limit=limit + 1,
+        )
+        return page(found, limit, RoundView.of, order_by="requested_at")
+
+    @router.get("/rounds/{round_id}")
+    async def get_round(call: Coordinator, round_id: str) -> RoundView:
+        """Return a round."""
+        found = await call.store.get(Round, round_id)
+        if found is None or not call.caller.coordinates(found.program_id):
+            raise_not_found("round", round_id)
+        return RoundView.of(found)
+
+    @router.get("/pairs")
+    async def list_pairs(
+        call: ParticipantOrCoordinator,
+        program: ProgramId,
+        status: Annotated[PairStatus | None, Query()] = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> Page[PairView]:
+        """List a program's pairs and proposals; a participant sees only their own."""
+        where: dict[str, Condition] = {"program_id": program}
+        if status is not None:
+            where["status"] = status
+        if not access.sees_all(call.caller, program):
+            member = await own_member(call.store, program, call.caller.subject)
+            if member is None:
+                return Page(items=[])
+            where["participant_ids"] = Contains(member.id)
+        found = await call.store.find(Pair, where, after=read_cursor(cursor), limit=limit + 1)
+        return page(found, limit, lambda pair: PairView.of(pair, call.caller))
+
+    @router.get("/pairs/{pair_id}")
+    async def get_pair(call: ParticipantOrCoordinator, pair_id: str) -> PairView:
+        """Return a pair."""
+        pair = await call.store.get(Pair, pair_id)
+        if pair is None:
+            raise_not_found("pair", pair_id)
+        access.must_see(call.caller, pair)
+        return PairView.of(pair, call.caller)
+
+    @router.post("/pairs/{pair_id}/accept", response_model=PairView)
+    async def accept(call: Participating, pair_id: str) -> Response:
+        """Say yes; the pair exists once all have."""
+        return await call.answer(
+            200,
+            lambda pair: PairView.of(pair, call.caller),
+            handlers.accept_pair,
+            call.caller,
+            call.now,
+            pair_id,
+        )
+
+    @router.post("/pairs/{pair_id}/decline", response_model=PairView)
+    async def decline(call: Participating, pair_id: str) -> Response:
+        """Say no, without a reason; nobody is told who it was."""
+        return await call.answer(
+            200,
+            lambda pair: PairView.of(pair, call.caller),
+            handlers.decline_pair,
+            call.caller,
+            call.now,
+            pair_id,
+        )
+
+    @router.get("/programs/{program_id}/waiting-list")
+    async def waiting_list(
+        call: ParticipantOrCoordinator, program_id: str, limit: Limit = 50, cursor: Cursor = None
+    ) -> Page[WaitingEntry]:
+        """List who waits for a partner and why; a participant sees only themself.
+
+        A page may hold fewer entries than asked for although there is a next one.
+        """
+        where: dict[str, Condition] = {
+            "program_id": program_id,
+            "status": In(("enrolled", "paused")),
+        }
+        if not access.sees_all(call.caller, program_id):
+            where["person_id"] = call.caller.subject
+        found = await call.store.find(PoolMember, where, after=read_cursor(cursor), limit=limit + 1)
+        members = page(found, limit, lambda member: member)
+        return Page(
+            items=[entry for member in members.items for entry in _waiting(member, call)],
+            next_cursor=members.next_cursor,
+        )
+
+    return router
+
+
+def _waiting(member: PoolMember, call: Call) -> list[WaitingEntry]:
+    entries = []
+    roles: tuple[Role, ...] = ("mentor", "mentee")
+    for role in roles:
+        code = member.waiting_code(role)
+        if code is None:
+            continue
+        days = None
+        if member.ready:
+            days = (call.now - member.ready_since(role)).total_seconds() / 86400
+        entries.append(
+            WaitingEntry(
+                participant_id=member.id,
+                person_id=member.person_id,
+                role=role,
+                reason=code,
+                ready=member.ready,
+                waiting_days=days,
+            )
+        )
+    return entries

@@ -1,0 +1,1 @@
+"""What may become of programs, participants, rounds and pairs; no framework, no I/O."""

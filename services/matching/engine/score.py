@@ -1,0 +1,130 @@
+"""What makes a pair good: six additive terms in integer points, at most 1000 together."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.matching.engine.grid import Grid, Numbers, vocabulary
+from services.matching.engine.model import Candidate
+from shared.events.participants import TopicLevel
+from shared.events.programs import PairFormat, ScoreTerm
+
+Points = NDArray[np.int16]
+
+# Percent of a wanted topic's share by how far the mentor's proficiency is above the mentee's:
+# there is something to teach from one step on, and each further step adds less.
+_CREDIT = np.array([0, 40, 70, 90, 100], dtype=np.int32)
+
+_DEPARTMENT, _REGION, _COUNTRY, _LEVELS = 40, 30, 15, 30  # percent of difference
+_FAR_APART = 5  # levels that count as fully different
+_PLENTY = 240  # minutes of common working hours, more are no better
+_LONG = 90  # days of waiting, more count no more
+_OFTEN = 2  # declined proposals, more count no more
+
+
+def term_points(grid: Grid) -> dict[ScoreTerm, Points]:
+    """Return every term's points, mentors by mentees; feasibility is not looked at."""
+    return {
+        term: (grid.policy.weight(term) * share(grid) // 100).astype(np.int16)
+        for term, share in _SHARES.items()
+    }
+
+
+def topics_covered(mentor: Candidate, mentee: Candidate) -> tuple[str, ...]:
+    """Return the ids of what the mentee wants and can learn from the mentor, the most first."""
+    teaches = _proficiency(mentor.teaches)
+    steps = {
+        topic: teaches.get(topic, 0) - wanted
+        for topic, wanted in _proficiency(mentee.wants).items()
+    }
+    return tuple(
+        sorted((topic for topic in steps if steps[topic] > 0), key=lambda t: (-steps[t], t))
+    )
+
+
+def difference_share(grid: Grid) -> Numbers:
+    """Return the percent of difference: department, place, levels. Unknown is no difference."""
+    region = grid.differ(lambda person: person.region)
+    country = grid.differ(lambda person: person.country) & ~region
+    levels = np.clip(grid.level_distance, 0, _FAR_APART) * grid.levels_known
+    share: Numbers = _LEVELS * levels // _FAR_APART
+    share += _DEPARTMENT * grid.differ(lambda person: person.department)
+    share += _REGION * region + _COUNTRY * country
+    return share
+
+
+def _coverage_share(grid: Grid) -> Numbers:
+    topics = vocabulary(topic.topic_id for mentee in grid.mentees for topic in mentee.wants)
+    taught = np.zeros((len(grid.mentors), len(topics)), dtype=np.int32)
+    for row, mentor in enumerate(grid.mentors):
+        for topic, level in _proficiency(mentor.teaches).items():
+            if topic in topics:
+                taught[row, topics[topic]] = level
+    wanted = np.zeros((len(grid.mentees), len(topics)), dtype=np.int32)
+    for row, mentee in enumerate(grid.mentees):
+        for topic, level in _proficiency(mentee.wants).items():
+            wanted[row, topics[topic]] = level
+    total = np.zeros(grid.shape, dtype=np.float32)
+    for level in range(1, 6):
+        # One product per own level of the mentee; sums of percents are exact in float32.
+        credit = _CREDIT[np.clip(taught - level, 0, 4)].astype(np.float32)
+        total += credit @ (wanted == level).astype(np.float32).T
+    share: Numbers = total.astype(np.int32) // np.maximum((wanted > 0).sum(axis=1), 1)
+    return share
+
+
+def _overlap_share(grid: Grid) -> Numbers:
+    return 100 * np.minimum(grid.overlap, _PLENTY) // _PLENTY
+
+
+def _language_share(grid: Grid) -> Numbers:
+    return (50 + 25 * grid.first_languages_spoken) * grid.common_language
+
+
+def _preference_share(grid: Grid) -> Numbers:
+    offered: list[PairFormat] = [
+        "circle" if mentor.capacity > 1 else "one_to_one" for mentor in grid.mentors
+    ]
+    suits_mentor = np.array(
+        [_content(mentor, kind) for mentor, kind in zip(grid.mentors, offered, strict=True)],
+        dtype=np.int32,
+    )
+    suits_mentee = np.array(
+        [[_content(mentee, kind) for mentee in grid.mentees] for kind in ("one_to_one", "circle")],
+        dtype=np.int32,
+    ).reshape(2, -1)[[int(kind == "circle") for kind in offered]]
+    return 25 * (suits_mentor[:, None] + suits_mentee + grid.region_wishes_met)
+
+
+def _content(person: Candidate, kind: str) -> bool:
+    return person.preferences.format in (None, "mixed", kind)
+
+
+def _waiting_share(grid: Grid) -> Numbers:
+    return np.add.outer(_patience(grid.mentors), _patience(grid.mentees)) // 2
+
+
+def _patience(people: Sequence[Candidate]) -> Numbers:
+    return np.array(
+        [
+            60 * min(person.waited_days, _LONG) // _LONG
+            + 40 * min(person.declines, _OFTEN) // _OFTEN
+            for person in people
+        ],
+        dtype=np.int32,
+    )
+
+
+def _proficiency(levels: Sequence[TopicLevel]) -> dict[str, int]:
+    return {level.topic_id: level.proficiency for level in levels}
+
+
+_SHARES: Mapping[ScoreTerm, Callable[[Grid], Numbers]] = {
+    "coverage": _coverage_share,
+    "difference": difference_share,
+    "overlap": _overlap_share,
+    "language": _language_share,
+    "preference": _preference_share,
+    "waiting": _waiting_share,
+}

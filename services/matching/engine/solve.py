@@ -1,0 +1,212 @@
+"""The round: as many mentees matched as possible, then the highest total score, proved."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from services.matching.engine.constraints import applied_rules, forbidden, unknown_fact
+from services.matching.engine.grid import Grid, Mask
+from services.matching.engine.model import (
+    MAX_SCORE,
+    Candidate,
+    FoundPair,
+    Policy,
+    Result,
+    RuleCode,
+    UnmatchedCode,
+)
+from services.matching.engine.score import Points, term_points
+from shared.events.pairs import RoleCounts
+from shared.events.programs import ScoreTerm
+
+_EXACT = 2**53  # up to here every integer has its own float64
+
+# Told to nobody as the reason for waiting: it would say that somebody does not want them.
+_UNTOLD: frozenset[RuleCode] = frozenset({"veto", "same_person"})
+
+
+def solve(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
+    """Match the pool's mentors and mentees under the policy's constraints, exactly.
+
+    Most mentees matched first, then the highest total score. A mentee is in one pair at most, a
+    mentor has at most `capacity` mentees, and who is both may be in a pair of each kind. Among
+    equally good solutions the seed chooses; neither the pool's order nor the machine has a say.
+
+    Two peers who could each mentor the other are only considered one way round, which the seed
+    chooses, so that no two pairs join the same people.
+
+    Dense: memory and time grow with mentors' places times mentees, blocking; run it off the event
+    loop. Raises ValueError for a repeated participant, OverflowError for a pool that is too large
+    to be exact.
+    """
+    people = _in_drawn_order(pool, seed)
+    unmatched: dict[str, UnmatchedCode] = {}
+    known = []
+    for person in people:
+        reason = unknown_fact(person)
+        if reason is None:
+            known.append(person)
+        else:
+            unmatched[person.participant_id] = reason
+    mentors = [person for person in known if person.role != "mentee"]
+    mentees = [person for person in known if person.role != "mentor"]
+
+    grid = Grid(mentors, mentees, policy)
+    allowed = np.ones(grid.shape, dtype=np.bool_)
+    tally = {person.participant_id: dict.fromkeys(applied_rules(policy), 0) for person in known}
+    for code, mask in forbidden(grid):
+        allowed &= ~mask
+        _count(tally, mentors, code, mask.sum(axis=1))
+        _count(tally, mentees, code, mask.sum(axis=0))
+    allowed &= ~_second_ways(grid)
+
+    terms = term_points(grid)
+    total = np.zeros(grid.shape, dtype=np.int32)
+    for points in terms.values():
+        total += points
+    rows, columns = _assign(allowed, total, [mentor.capacity for mentor in mentors])
+
+    matched = {mentors[row].participant_id for row in rows}
+    matched |= {mentees[column].participant_id for column in columns}
+    courted = {mentors[row].participant_id for row in np.flatnonzero(allowed.any(axis=1))}
+    courted |= {mentees[column].participant_id for column in np.flatnonzero(allowed.any(axis=0))}
+    for person in known:
+        who = person.participant_id
+        if who not in matched:
+            unmatched[who] = "no_partner_left" if who in courted else _main_reason(tally[who])
+
+    objective = int(total[rows, columns].sum())
+    return Result(
+        pairs=_pairs(grid, terms, rows, columns),
+        unmatched=dict(sorted(unmatched.items())),
+        pool=RoleCounts(
+            mentors=sum(person.role != "mentee" for person in people),
+            mentees=sum(person.role != "mentor" for person in people),
+        ),
+        matched=RoleCounts(mentors=len(np.unique(rows)), mentees=len(columns)),
+        objective=objective,
+        bound=objective,
+        gap=0.0,
+        mean_dissimilarity=_mean(terms["difference"][rows, columns]),
+        mean_dissimilarity_random=_mean(terms["difference"][allowed]),
+    )
+
+
+def _in_drawn_order(pool: Sequence[Candidate], seed: int) -> list[Candidate]:
+    # Equal solutions are told apart by the order of rows and columns, so the order is drawn.
+    drawn = sorted(pool, key=lambda person: _draw(seed, person.participant_id))
+    if len({person.participant_id for person in drawn}) < len(drawn):
+        raise ValueError("a participant is in the pool twice")
+    return drawn
+
+
+def _draw(seed: int, participant_id: str) -> bytes:
+    return hashlib.sha256(f"{seed}\x1f{participant_id}".encode()).digest()
+
+
+def _second_ways(grid: Grid) -> Mask:
+    """Return the ways round that are left out between peers who could mentor each other.
+
+    The peers stand in a circle, in drawn order, and each may mentor the half that follows.
+    """
+    mask = np.zeros(grid.shape, dtype=np.bool_)
+    columns = {mentee.participant_id: column for column, mentee in enumerate(grid.mentees)}
+    both = [row for row, mentor in enumerate(grid.mentors) if mentor.participant_id in columns]
+    if grid.policy.min_level_gap > 0 or not both:
+        return mask
+    place = np.arange(len(both))
+    steps = np.subtract.outer(place, place).T % len(both)
+    opposite = (2 * steps == len(both)) & np.greater.outer(place, place)
+    chosen = np.ix_(both, [columns[grid.mentors[row].participant_id] for row in both])
+    mask[chosen] = (2 * steps > len(both)) | opposite
+    mask[chosen] &= grid.level_distance[chosen] == 0
+    return mask
+
+
+def _assign(
+    allowed: Mask, total: NDArray[np.int32], capacities: Sequence[int]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows and columns of the best assignment: most of them, then the most points."""
+    some_rows = np.flatnonzero(allowed.any(axis=1))
+    columns = np.flatnonzero(allowed.any(axis=0))
+    rows = np.repeat(
+        some_rows, np.minimum(np.array(capacities, dtype=np.intp)[some_rows], len(columns))
+    )
+    if not rows.size:
+        return rows, columns
+    # A pair's value is above all that any other choice of pairs could gain in points, so that
+    # one pair more is always better; a pair that is not allowed is worth nothing.
+    base = pair_base(min(len(rows), len(columns)))
+    places = np.ix_(rows, columns)
+    values = np.where(allowed[places], total[places] + float(base), 0.0)
+    chosen_rows, chosen_columns = linear_sum_assignment(values, maximize=True)
+    worth = values[chosen_rows, chosen_columns] > 0
+    return rows[chosen_rows[worth]], columns[chosen_columns[worth]]
+
+
+def pair_base(most_pairs: int) -> int:
+    """Return the points that one pair more is worth, where at most `most_pairs` are possible.
+
+    Raises OverflowError where the solver's sums could leave the integers that float64 holds: its
+    dual prices stay within one value of zero, and it adds four such numbers at most.
+    """
+    base = most_pairs * MAX_SCORE + 1
+    if 4 * (base + MAX_SCORE) >= _EXACT:
+        raise OverflowError(f"{most_pairs} pairs are too many for an exact solution")
+    return base
+
+
+def _pairs(
+    grid: Grid,
+    terms: Mapping[ScoreTerm, Points],
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+) -> tuple[FoundPair, ...]:
+    rules = applied_rules(grid.policy)
+    members: dict[int, list[int]] = {}
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        members.setdefault(row, []).append(column)
+    pairs = []
+    for row, taken in members.items():
+        points = {term: int(matrix[row, taken].sum()) for term, matrix in terms.items()}
+        pairs.append(
+            FoundPair(
+                mentor_id=grid.mentors[row].participant_id,
+                mentee_ids=tuple(sorted(grid.mentees[column].participant_id for column in taken)),
+                score=sum(points.values()),
+                terms=points,
+                rules=rules,
+            )
+        )
+    return tuple(sorted(pairs, key=lambda pair: pair.mentor_id))
+
+
+def assess(mentor: Candidate, mentees: Sequence[Candidate], policy: Policy) -> FoundPair:
+    """Score one given pair as a round would; whether it is allowed, `violations` says."""
+    grid = Grid([mentor], mentees, policy)
+    everybody = np.arange(len(mentees))
+    return _pairs(grid, term_points(grid), np.zeros_like(everybody), everybody)[0]
+
+
+def _count(
+    tally: dict[str, dict[RuleCode, int]],
+    people: Sequence[Candidate],
+    code: RuleCode,
+    counts: NDArray[np.intp],
+) -> None:
+    for person, count in zip(people, counts.tolist(), strict=True):
+        tally[person.participant_id][code] += count
+
+
+def _main_reason(tally: Mapping[RuleCode, int]) -> UnmatchedCode:
+    """Return what excluded most of the other side, the first in the rules' order if equal."""
+    told: list[RuleCode] = [code for code in tally if tally[code] and code not in _UNTOLD]
+    most = max((tally[code] for code in told), default=0)
+    return next((code for code in told if tally[code] == most), "no_partner")
+
+
+def _mean(points: Points) -> float | None:
+    return int(points.sum(dtype=np.int64)) / points.size if points.size else None

@@ -1,0 +1,74 @@
+"""What matching keeps, and the queries that need a name."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+from services.matching.domain.pair import Pair
+from services.matching.domain.pool import PoolMember
+from services.matching.domain.program import Program
+from services.matching.domain.round import Round
+from shared.errors import raise_not_found
+from shared.store.port import NO_CONDITIONS, Contains, Document, In, Reader, Where
+
+D = TypeVar("D", bound=Document)
+
+DOCUMENTS: tuple[type[Document], ...] = (Program, PoolMember, Round, Pair)
+
+OPEN_STATUSES = In(("proposed", "active", "paused"))
+LIVING_STATUSES = In(("active", "paused"))
+_PAGE = 200
+
+
+async def every(
+    reader: Reader, kind: type[D], where: Where = NO_CONDITIONS, order_by: str = "id"
+) -> AsyncIterator[D]:
+    """Yield all documents that meet the conditions, page by page.
+
+    It only goes forward: one that still meets them after its turn does not come again.
+    """
+    after = None
+    while found := await reader.find(kind, where, order_by=order_by, after=after, limit=_PAGE):
+        for document in found:
+            yield document
+        after = (getattr(found[-1], order_by), found[-1].id)
+        # The embedded store answers without a pause: let others have their turn.
+        await asyncio.sleep(0)
+
+
+def pool(reader: Reader, program_id: str) -> AsyncIterator[PoolMember]:
+    """Yield everybody who is enrolled in a program, by id."""
+    return every(reader, PoolMember, {"program_id": program_id, "status": "enrolled"})
+
+
+async def open_pairs_of(reader: Reader, participant_id: str) -> list[Pair]:
+    """Return a participant's proposals and living pairs."""
+    where: Where = {"participant_ids": Contains(participant_id), "status": OPEN_STATUSES}
+    return await reader.find(Pair, where)
+
+
+async def members_of(reader: Reader, pair: Pair) -> dict[str, PoolMember]:
+    """Return the pair's members by participant id."""
+    return {
+        participant_id: await reader.require(PoolMember, participant_id)
+        for participant_id in pair.participant_ids
+    }
+
+
+async def own_member(reader: Reader, program_id: str, person_id: str) -> PoolMember | None:
+    """Return a person's place in a program's pool, or None."""
+    found = await reader.find(
+        PoolMember, {"person_id": person_id, "program_id": program_id}, limit=1
+    )
+    return found[0] if found else None
+
+
+async def require_program(reader: Reader, program_id: str) -> Program:
+    """Return a program whose configuration has arrived. Raises NotFoundError.
+
+    A pair has such a program: it was proposed under its configuration.
+    """
+    program = await reader.get(Program, program_id)
+    if program is None or program.published is None:
+        raise_not_found("program", program_id)
+    return program

@@ -1,0 +1,165 @@
+"""Bearer tokens: who is asking, and in which roles. One code for every issuer."""
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, get_args
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from shared.errors import UnauthenticatedError
+
+Role = Literal["participant", "coordinator", "analyst", "hr", "operator"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+AUDIENCE = "upward"
+LOCAL_ISSUER = "urn:upward:local"
+_ALGORITHMS = ["ES256"]
+_LEEWAY_SECONDS = 30
+_CACHE = 10_000
+_INVALID = "The bearer token is not valid."
+# The form of a compact JWS, and more than any issuer needs for these claims.
+_TOKEN = re.compile(r"[\w-]{1,2000}\.[\w-]{1,6000}\.[\w-]{1,1000}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks. `subject` is the person's pseudonymous id for people, a name for machines."""
+
+    subject: str
+    roles: frozenset[Role]
+    programs: frozenset[str] = frozenset()
+
+    def has(self, *roles: Role) -> bool:
+        """Return whether the caller has one of the roles."""
+        return any(role in self.roles for role in roles)
+
+    def coordinates(self, program_id: str) -> bool:
+        """Return whether the caller is a coordinator of this very program."""
+        return "coordinator" in self.roles and program_id in self.programs
+
+    def analyzes(self, program_id: str) -> bool:
+        """Return whether the caller may see this program's protected figures."""
+        return self.has("analyst", "coordinator") and program_id in self.programs
+
+
+class TokenVerifier:
+    """Checks tokens against known keys: fixed algorithms, exact issuer and audience.
+
+    `keys` maps key ids to public keys. The tokens verified last are remembered until they expire,
+    since a signature check costs more than most requests.
+    """
+
+    def __init__(self, issuer: str, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> None:
+        self._issuer = issuer
+        self._keys = dict(keys)
+        self._known: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
+
+    def verify(self, token: str) -> Principal:
+        """Return the caller. Raises UnauthenticatedError without saying which check failed."""
+        known = self._known.pop(token, None)
+        if known is not None and known[1] > time.time():
+            self._known[token] = known
+            return known[0]
+        if not _TOKEN.fullmatch(token):
+            raise UnauthenticatedError(_INVALID)
+        try:
+            key = self._keys[jwt.get_unverified_header(token)["kid"]]
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=_ALGORITHMS,
+                audience=AUDIENCE,
+                issuer=self._issuer,
+                leeway=_LEEWAY_SECONDS,
+                options={"require": ["exp", "iat", "sub", "aud", "iss"]},
+            )
+            principal = Principal(
+                subject=_text(claims["sub"]),
+                roles=frozenset(role for role in ROLES if role in _texts(claims, "roles")),
+                programs=_texts(claims, "programs"),
+            )
+        except (
+            jwt.PyJWTError,
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,  # an expiry of 1e999
+            RecursionError,  # a header of many brackets
+        ) as error:
+            raise UnauthenticatedError(_INVALID) from error
+        self._known[token] = (principal, float(claims["exp"]))
+        if len(self._known) > _CACHE:
+            self._known.popitem(last=False)
+        return principal
+
+
+def _text(claim: object) -> str:
+    if not isinstance(claim, str) or not claim.strip():
+        raise ValueError
+    return claim
+
+
+def _texts(claims: Mapping[str, object], name: str) -> frozenset[str]:
+    # Of a single text, `in` and iteration would make roles and programs that nobody was given.
+    claim = claims.get(name, [])
+    if not isinstance(claim, list):
+        raise TypeError
+    return frozenset(map(_text, claim))
+
+
+class LocalIssuer:
+    """Issues tokens in embedded mode, from a key that it makes once and keeps in the data folder.
+
+    The key file is readable by its owner alone.
+    """
+
+    _KEY_ID = "local-1"
+
+    def __init__(self, key_file: Path) -> None:
+        if not key_file.exists():
+            key_file.parent.mkdir(parents=True, exist_ok=True)
+            pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            partial = key_file.with_suffix(".new")
+            partial.touch(mode=0o600)
+            partial.write_bytes(pem)
+            partial.replace(key_file)
+        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            msg = f"{key_file} holds no elliptic curve key"
+            raise TypeError(msg)
+        self._key = key
+
+    def issue(
+        self,
+        subject: str,
+        roles: tuple[Role, ...],
+        programs: tuple[str, ...] = (),
+        lifetime: timedelta = timedelta(hours=12),
+    ) -> str:
+        """Return a signed token for `lifetime` from now (wall-clock time)."""
+        now = int(time.time())
+        claims = {
+            "iss": LOCAL_ISSUER,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "iat": now,
+            "exp": now + int(lifetime.total_seconds()),
+            "roles": list(roles),
+            "programs": list(programs),
+        }
+        return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._KEY_ID})
+
+    def verifier(self) -> TokenVerifier:
+        """Return the verifier of this issuer's tokens."""
+        return TokenVerifier(LOCAL_ISSUER, {self._KEY_ID: self._key.public_key()})

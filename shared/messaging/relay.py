@@ -1,0 +1,152 @@
+"""The outbox relay: takes committed events to the bus, each key in its order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Iterable
+from datetime import UTC, datetime
+
+from faststream.kafka import KafkaBroker
+
+from shared import metrics
+from shared.clock import monotonic
+from shared.errors import UnavailableError
+from shared.failpoints import failpoint
+from shared.logging import get_logger
+from shared.store.port import OutboxRecord, Store
+
+_BATCH = 500
+_POLL_SECONDS = 0.5
+_PAUSE_AFTER_FAILURE_SECONDS = 0.5
+_MEASURE_SECONDS = 1.0
+
+_Key = tuple[str, str]
+
+
+class Relay:
+    """Publishes one store's outbox. A key's next event is sent after the last was acknowledged.
+
+    A crash between the bus's acknowledgement and the mark publishes an event twice, with the same
+    id: consumers' inboxes drop the second.
+    """
+
+    def __init__(self, service: str, store: Store, broker: KafkaBroker) -> None:
+        self._service = service
+        self._store = store
+        self._broker = broker
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._measured_at = -_MEASURE_SECONDS
+        self._log = get_logger(service)
+
+    def start(self) -> None:
+        """Start relaying in the background."""
+        self._stopping.clear()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Publish what is committed, as far as the bus takes it, then stop."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+
+    def alive(self) -> bool:
+        """Return whether the relay is at work."""
+        return self._task is not None and not self._task.done()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                published, failed = await self._pass()
+            except UnavailableError as error:
+                self._log.warning("relay_waits", error=str(error))
+                published, failed = 0, True
+            except Exception as error:
+                # An ended relay would publish nothing until somebody restarts the service.
+                metrics.OUTBOX_FAILURES.labels(self._service).inc()
+                self._log.error("relay_failed", exc_info=error)
+                published, failed = 0, True
+            if self._stopping.is_set() and (failed or not published):
+                return
+            if failed:
+                await self._unless_stopping(asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS))
+            elif not published:
+                await self._unless_stopping(self._store.outbox.wait(_POLL_SECONDS))
+
+    async def _pass(self) -> tuple[int, bool]:
+        """Publish what waits, page by page; return how many, and whether a key failed."""
+        published, after = 0, 0
+        stuck: set[_Key] = set()
+        await self._measure()
+        # Page by page and not always the oldest: a stuck key's many records would hide all others.
+        while records := await self._store.outbox.pending(_BATCH, after=after):
+            after = records[-1].position
+            free = [record for record in records if (record.topic, record.key) not in stuck]
+            published += await self._publish(free, stuck)
+        return published, bool(stuck)
+
+    async def _unless_stopping(self, waiting: Coroutine[None, None, None]) -> None:
+        tasks = {asyncio.create_task(waiting), asyncio.create_task(self._stopping.wait())}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        for task in done:
+            await task
+
+    async def _publish(self, records: Iterable[OutboxRecord], stuck: set[_Key]) -> int:
+        """Publish in waves of one record a key; add the keys that failed to `stuck`."""
+        queues: dict[_Key, deque[OutboxRecord]] = {}
+        for record in records:
+            queues.setdefault((record.topic, record.key), deque()).append(record)
+        published = 0
+        while queues:
+            wave = [(key, queue.popleft()) for key, queue in queues.items()]
+            failpoint("relay.before_publish")
+            results = await asyncio.gather(
+                *(self._send(record) for _, record in wave), return_exceptions=True
+            )
+            failpoint("relay.after_publish")
+            sent: list[int] = []
+            for (key, record), result in zip(wave, results, strict=True):
+                if isinstance(result, Exception):
+                    # Its later events must not overtake it: the key waits for the next pass.
+                    del queues[key]
+                    stuck.add(key)
+                    metrics.OUTBOX_FAILURES.labels(self._service).inc()
+                    self._log.warning("publish_failed", topic=record.topic, error=repr(result))
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    sent.append(record.position)
+                    if not queues[key]:
+                        del queues[key]
+            if sent:
+                await self._store.outbox.mark_sent(sent)
+                metrics.OUTBOX_PUBLISHED.labels(self._service).inc(len(sent))
+                published += len(sent)
+            failpoint("relay.after_mark")
+            await self._measure()
+        return published
+
+    async def _send(self, record: OutboxRecord) -> None:
+        acknowledged = await self._broker.publish(
+            record.value,
+            topic=record.topic,
+            key=record.key.encode(),
+            headers=dict(record.headers),
+            # FastStream would draw a random one for each record.
+            correlation_id=record.event_id,
+            no_confirm=True,
+        )
+        await acknowledged
+
+    async def _measure(self) -> None:
+        if monotonic() - self._measured_at < _MEASURE_SECONDS:
+            return
+        self._measured_at = monotonic()
+        depth = await self._store.outbox.depth()
+        metrics.OUTBOX_PENDING.labels(self._service).set(depth.pending)
+        age = (datetime.now(UTC) - depth.oldest).total_seconds() if depth.oldest else 0.0
+        metrics.OUTBOX_AGE_SECONDS.labels(self._service).set(age)

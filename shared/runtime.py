@@ -1,0 +1,170 @@
+"""One service at run time: its store, its broker, its consumer, its relay, its clockwork."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fastapi import APIRouter, FastAPI
+from faststream.kafka import KafkaBroker
+
+from shared import metrics
+from shared.clock import Clock
+from shared.http.app import create_app
+from shared.http.auth import TokenVerifier
+from shared.http.call import Access, CommandAnswer, purge_answers
+from shared.http.operations import Flow, operations_router
+from shared.logging import get_logger
+from shared.messaging.consumer import Consumer
+from shared.messaging.dead_letters import DeadLetter
+from shared.messaging.relay import Relay
+from shared.scheduling import Job, Scheduler
+from shared.store.port import Document, Store
+
+_PING_SECONDS = 5.0
+
+
+class Platform(Protocol):
+    """What a deployment offers its services: embedded or cluster, they don't know which."""
+
+    clock: Clock
+    verifier: TokenVerifier
+
+    def store(self, service: str) -> Store:
+        """Return the service's own store, not yet open."""
+        ...
+
+    def broker(self, service: str) -> KafkaBroker:
+        """Return a broker connection for the service, not yet started."""
+        ...
+
+    def secret(self, service: str, name: str) -> bytes:
+        """Return a stable secret of this service, made on first use."""
+        ...
+
+    def work_folder(self, service: str) -> Path:
+        """Return a folder where the service may keep files."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What makes one service different from another; `app.py` of each fills it in."""
+
+    name: str
+    title: str
+    description: str
+    documents: Sequence[type[Document]]
+    routers: Sequence[APIRouter]
+    subscribe: Callable[[Consumer], None]
+    jobs: Sequence[Job] = ()
+    body_limits: Mapping[str, int] | None = None
+    public_routers: Sequence[APIRouter] = ()
+
+
+class Service:
+    """A running service: a FastAPI application and a FastStream broker in one process."""
+
+    def __init__(self, platform: Platform, store: Store, parts: Parts) -> None:
+        self.name = parts.name
+        self.store = store
+        self.consumer = Consumer(parts.name, store, platform.clock)
+        parts.subscribe(self.consumer)
+        self._documents: tuple[type[Document], ...] = (
+            *parts.documents,
+            CommandAnswer,
+            DeadLetter,
+        )
+        self._broker = platform.broker(parts.name)
+        self.consumer.subscribe(self._broker)
+        self._relay = Relay(parts.name, store, self._broker)
+
+        async def forget_answers(now: object) -> None:
+            del now
+            await purge_answers(store, platform.clock.now())
+
+        self._scheduler = Scheduler(parts.name, platform.clock, (*parts.jobs, forget_answers))
+        prefix = f"/{parts.name}/v1"
+        self.app: FastAPI = create_app(
+            parts.name,
+            title=parts.title,
+            description=parts.description,
+            access=Access(store, platform.clock, platform.verifier),
+            routers=(*parts.routers, operations_router(store, self.consumer, self.flow)),
+            public_routers=parts.public_routers,
+            health=self,
+            body_limits={prefix + path: size for path, size in (parts.body_limits or {}).items()},
+        )
+        self._running = False
+        self._log = get_logger(parts.name)
+
+    async def start(self) -> None:
+        """Open the store, then consume, publish and keep time. Raises if store or bus is away."""
+        try:
+            await self.store.open(self._documents)
+            await self._broker.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._relay.start()
+        self._scheduler.start()
+        self._running = True
+
+    async def stop(self) -> None:
+        """Finish what is in flight, commit, leave the group, publish the rest, close."""
+        self._running = False
+        # The last one pushed is the first to stop, and one that fails does not keep the others up.
+        # Consumers before the relay: what they still commit is published before the bus is left.
+        async with AsyncExitStack() as steps:
+            steps.push_async_callback(self.store.close)
+            steps.push_async_callback(self._broker.stop)
+            steps.push_async_callback(self._relay.stop)
+            for subscriber in self._broker.subscribers:
+                steps.push_async_callback(subscriber.stop)
+            steps.push_async_callback(self._scheduler.stop)
+
+    async def flow(self) -> Flow:
+        """Return what the service has not published, not consumed, and not done on time."""
+        depth = await self.store.outbox.depth()
+        dead = await self.store.count(DeadLetter, {"state": "open"})
+        metrics.DEAD_LETTERS_OPEN.labels(self.name).set(dead)
+        return Flow(
+            service=self.name,
+            outbox_pending=depth.pending,
+            lag=await self.consumer.lag(),
+            dead_letters_open=dead,
+            stopped_because=self.consumer.stopped_because,
+            scheduled_until=self._scheduler.done_until,
+        )
+
+    def live(self) -> list[str]:
+        """Return what only a restart would mend."""
+        if not self._running:
+            return []
+        troubles = []
+        if not self.consumer.alive():
+            troubles.append(f"{self.name}: the consumer ended")
+        if not self._relay.alive():
+            troubles.append(f"{self.name}: the relay ended")
+        if not self._scheduler.alive():
+            troubles.append(f"{self.name}: the scheduler ended")
+        return troubles
+
+    async def ready(self) -> list[str]:
+        """Return why the service should get no traffic now."""
+        if not self._running:
+            return [f"{self.name}: not running"]
+        troubles = self.live()
+        if self.consumer.stopped_because is not None:
+            troubles.append(f"{self.name}: consumer stopped: {self.consumer.stopped_because}")
+        if not await self.store.ping():
+            troubles.append(f"{self.name}: the store does not answer")
+        try:
+            bus = await asyncio.wait_for(self._broker.ping(_PING_SECONDS), _PING_SECONDS + 1)
+        except TimeoutError:
+            bus = False
+        if not bus:
+            troubles.append(f"{self.name}: the bus does not answer")
+        return troubles

@@ -1,0 +1,253 @@
+"""The store port: documents with versions, transactions, an outbox and an inbox.
+
+Two adapters are meant to stand behind it, SQLite (embedded) and MongoDB (cluster), under one
+contract suite; services never know which one they run on.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.events.envelope import Event
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that a document declares; `many` indexes every item of one list field.
+
+    A unique index compares known values: any number of documents may have null.
+    """
+
+    fields: tuple[str, ...]
+    unique: bool = False
+    many: bool = False
+
+
+class Document(BaseModel):
+    """What a service keeps: frozen, changed by `model_copy` or a domain method, then `tx.put`.
+
+    `version` counts the writes; 0 means never stored. Only declared indexes make a query cheap.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    collection: ClassVar[str]
+    indexes: ClassVar[tuple[Index, ...]] = ()
+
+    id: str
+    version: int = 0
+
+    def changed(self, **fields: object) -> Self:
+        """Return a copy with these fields; validated when it is stored and read back.
+
+        `model_copy` does the same four times as slowly, twice for every write of every service.
+        """
+        twin = self.__class__.__new__(self.__class__)
+        object.__setattr__(twin, "__dict__", {**self.__dict__, **fields})
+        object.__setattr__(twin, "__pydantic_fields_set__", self.model_fields_set | fields.keys())
+        object.__setattr__(twin, "__pydantic_extra__", None)
+        object.__setattr__(twin, "__pydantic_private__", None)
+        return twin
+
+
+Scalar = str | int | float | bool | datetime | None
+
+
+@dataclass(frozen=True)
+class In:
+    """The field equals one of these."""
+
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The field is known and at most this (a time: at this moment or before)."""
+
+    value: str | int | float | datetime
+
+
+@dataclass(frozen=True)
+class MoreThan:
+    """The field is known and more than this (a time: later)."""
+
+    value: str | int | float | datetime
+
+
+@dataclass(frozen=True)
+class Contains:
+    """The list field holds this item."""
+
+    value: str
+
+
+Condition = Scalar | In | AtMost | MoreThan | Contains
+Where = Mapping[str, Condition]
+"""Conditions by field, all of which hold; a plain value means equality."""
+NO_CONDITIONS: Where = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class OutboxRecord:
+    """A record to publish, as it goes on the wire. `position` is its place in commit order."""
+
+    position: int
+    event_id: str
+    topic: str
+    key: str
+    value: bytes | None
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class OutboxDepth:
+    """How much waits to be published, and since when the oldest does (wall-clock time)."""
+
+    pending: int
+    oldest: datetime | None
+
+
+D = TypeVar("D", bound=Document)
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Reader(Protocol):
+    """Reads that both a store and a transaction offer."""
+
+    async def get(self, kind: type[D], document_id: str) -> D | None:
+        """Return the document, or None."""
+        ...
+
+    async def require(self, kind: type[D], document_id: str) -> D:
+        """Return the document; raise NotFoundError without one."""
+        ...
+
+    async def find(
+        self,
+        kind: type[D],
+        where: Where = NO_CONDITIONS,
+        *,
+        order_by: str = "id",
+        descending: bool = False,
+        after: tuple[Scalar, str] | None = None,
+        limit: int = 1000,
+    ) -> list[D]:
+        """Return the documents that meet all conditions, by `order_by`, then `id`.
+
+        `after` is the (order_by value, id) of the last one already seen: the cursor of a page.
+        A document whose `order_by` field is null sorts before all others.
+        """
+        ...
+
+    async def count(self, kind: type[D], where: Where = NO_CONDITIONS) -> int:
+        """Return how many documents meet all conditions."""
+        ...
+
+
+class Transaction(Reader, Protocol):
+    """All or nothing: reads see one snapshot and this transaction's own writes."""
+
+    def put(self, document: D) -> D:
+        """Write the document at commit and return it with its new version.
+
+        The commit fails with StaleWriteError if the stored version is not the one that was loaded.
+        """
+        ...
+
+    def delete(self, document: Document) -> None:
+        """Remove the document at commit; version-checked as `put` is."""
+        ...
+
+    def emit(self, event: Event, *, unlinked: bool = False) -> None:
+        """Publish the event if, and only if, the transaction commits.
+
+        `unlinked` leaves out causation and correlation where they would tell who did it. Raises
+        TooLargeError for an event that every consumer would refuse.
+        """
+        ...
+
+    def emit_raw(
+        self, topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, str]]
+    ) -> None:
+        """Publish bytes as they are (a dead letter) if the transaction commits."""
+        ...
+
+    async def first_time(self, group: str, event_id: str) -> bool:
+        """Record that `group` applies this event; False if it already did (the inbox)."""
+        ...
+
+
+class Outbox(Protocol):
+    """Committed events on their way to the bus. Sent ones are kept: the service's own archive."""
+
+    async def pending(self, limit: int, *, after: int = 0) -> list[OutboxRecord]:
+        """Return unsent records in commit order, those beyond position `after`."""
+        ...
+
+    async def mark_sent(self, positions: Sequence[int]) -> None:
+        """Remember that the bus has acknowledged these."""
+        ...
+
+    async def wait(self, timeout: float) -> None:
+        """Return when something was committed, or after `timeout` seconds."""
+        ...
+
+    async def depth(self) -> OutboxDepth:
+        """Return how much waits."""
+        ...
+
+    async def replay(self, *, topic: str | None = None, since: datetime | None = None) -> int:
+        """Mark sent records as unsent again, in their order; return how many.
+
+        `since` is compared with the time at which the service emitted them.
+        """
+        ...
+
+
+Handler = Callable[Concatenate["Transaction", P], Awaitable[T]]
+
+
+class Store(Reader, Protocol):
+    """A service's own documents. Nobody else reads them."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """The committed events."""
+        ...
+
+    async def open(self, kinds: Sequence[type[Document]]) -> None:
+        """Connect, and create the collections and indexes of these kinds where missing."""
+        ...
+
+    async def close(self) -> None:
+        """Finish commits under way and disconnect; safe to call twice."""
+        ...
+
+    async def ping(self) -> bool:
+        """Return whether the store answers; never raises."""
+        ...
+
+    async def transact(
+        self,
+        handler: Callable[Concatenate[Transaction, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `handler(tx, …)` and commit; on a stale write run it again from its start.
+
+        The handler may run more than once, so it does no I/O but through `tx`. Raises what the
+        handler raises (nothing is then committed), UniqueViolationError, StoreUnavailableError, or
+        StaleWriteError after the last attempt.
+        """
+        ...
+
+    async def clear(
+        self, kinds: Sequence[type[Document]], *, inbox_group: str | None = None
+    ) -> None:
+        """Delete all documents of these kinds, and a group's inbox: the start of a rebuild."""
+        ...

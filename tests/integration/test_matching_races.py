@@ -1,0 +1,488 @@
+"""What happens to matching between two steps: crashes, changes and commits at the same moment."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.matching import handlers, rounds
+from services.matching.domain.pair import Pair
+from services.matching.domain.pool import PoolMember
+from services.matching.domain.program import Program
+from services.matching.domain.round import Round
+from services.matching.engine.model import Result
+from services.matching.engine.solve import solve
+from services.matching.engine.task import Task
+from services.matching.jobs import jobs
+from services.matching.repository import DOCUMENTS, every
+from services.matching.rounds import RoundRunner, SolverError
+from shared.clock import ManualClock
+from shared.errors import UpwardError
+from shared.events.envelope import Event
+from shared.events.pairs import PairPaused, PairProposed, PairRotated, RoundCompleted
+from shared.events.participants import (
+    Enrolled,
+    OrgChanged,
+    OrgFacts,
+    ParticipantEvent,
+    ParticipantState,
+    Paused,
+    ProfileChanged,
+    Resumed,
+    TrainingCompleted,
+    Withdrawn,
+)
+from shared.events.programs import ProgramClosed, ProgramPublished
+from shared.http.auth import Principal
+from shared.scheduling import Job
+from shared.store.port import Transaction
+from shared.store.sqlite import SqliteStore
+from tests.unit.matching.builders import NOW, enrolled, published
+
+LATER = NOW + timedelta(days=7 + 180)
+DAY = timedelta(days=1)
+Solver = Callable[[Task], Awaitable[Result]]
+
+
+async def solve_here(task: Task) -> Result:
+    return solve(task.pool, task.policy, task.seed)
+
+
+def senior(name: str, **fields: Any) -> Enrolled:
+    return enrolled(name, role="mentee", **fields)
+
+
+def moved(name: str, department: str, program_id: str = "program") -> OrgChanged:
+    facts = OrgFacts(
+        level=6 if name.startswith("m") else 2, department=department, manager_chain=()
+    )
+    return OrgChanged(
+        program_id=program_id,
+        participant_id=name,
+        person_id=f"person-{name}",
+        previous=facts,
+        current=facts,
+    )
+
+
+class Service:
+    """Matching's handlers, jobs and rounds on a store of their own: each step when a test says."""
+
+    def __init__(self, path: Path, patch: pytest.MonkeyPatch | None = None) -> None:
+        self.clock = ManualClock(NOW)
+        self.store = SqliteStore(
+            path / "matching.db", service="matching", region="local", clock=self.clock
+        )
+        self.runner = RoundRunner(self.store, self.clock)
+        self._patch = patch
+        self._versions: dict[str, int] = {}
+
+    async def follow(self, *events: Event) -> None:
+        """Take events as the consumer would, versions counting up."""
+        for event in events:
+            version = self._versions[event.subject] = self._versions.get(event.subject, 0) + 1
+            await self.store.transact(follow, event, version)
+
+    async def request(self, program_id: str = "program") -> Round:
+        office = Principal("office", frozenset({"coordinator"}), frozenset({program_id}))
+        now = self.clock.now()
+        return await self.store.transact(handlers.request_round, office, now, program_id, None)
+
+    async def solve_with(self, solver: Solver) -> None:
+        """Run all open rounds with another solver."""
+        assert self._patch is not None
+        self._patch.setattr(rounds, "solve_apart", solver)
+        await self.runner.run_rounds(self.clock.now())
+
+    async def run(self) -> None:
+        await self.solve_with(solve_here)
+
+    async def pair_up(self, program_id: str = "program") -> list[Pair]:
+        """Run a round and let everybody accept."""
+        await self.request(program_id)
+        await self.run()
+        for pair in await self.all(Pair, program_id=program_id, status="proposed"):
+            for side in (pair.mentor, *pair.mentees):
+                caller = Principal(side.person_id, frozenset({"participant"}))
+                await self.store.transact(handlers.accept_pair, caller, self.clock.now(), pair.id)
+        return await self.all(Pair, program_id=program_id, status="active")
+
+    async def lengthen(self, pair: Pair) -> None:
+        """Let the pair's term end a day later than that of its round."""
+
+        async def change(tx: Transaction) -> None:
+            tx.put((await tx.require(Pair, pair.id)).changed(ends_at=LATER + DAY))
+
+        await self.store.transact(change)
+
+    async def all(self, kind: type[Any], /, **where: Any) -> list[Any]:
+        return [document async for document in every(self.store, kind, where)]
+
+    async def only(self, kind: type[Any], /, **where: Any) -> Any:
+        (found,) = await self.all(kind, **where)
+        return found
+
+    async def told(self, kind: type[Event]) -> list[dict[str, Any]]:
+        """Return the data of every event of a type, in commit order."""
+        records = await self.store.outbox.pending(10_000)
+        return [
+            orjson.loads(record.value or b"")
+            for record in records
+            if dict(record.headers)["ce_type"] == kind.type()
+        ]
+
+    def job(self, name: str) -> Job:
+        return next(job for job in jobs(self.store) if getattr(job, "__name__", "") == name)
+
+
+async def follow(tx: Transaction, event: Event, version: int) -> None:
+    if isinstance(event, ProgramPublished | ProgramClosed):
+        await handlers.follow_program(tx, event, NOW)
+    else:
+        assert isinstance(event, ParticipantState | ParticipantEvent)
+        await handlers.follow_participant(tx, event, version, NOW)
+
+
+@pytest.fixture
+async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+    made = Service(tmp_path, monkeypatch)
+    await made.store.open(DOCUMENTS)
+    yield made
+    await made.store.close()
+
+
+@pytest.fixture
+async def two(service: Service) -> Service:
+    """A program with two mentors and two mentees."""
+    await service.follow(published(), enrolled("m1"), enrolled("m2"), senior("s1"), senior("s2"))
+    return service
+
+
+# -- rounds ---------------------------------------------------------------------------------------
+
+
+async def test_a_round_cut_off_leaves_no_half_and_each_proposal_exists_once(two: Service) -> None:
+    solving = asyncio.Event()
+
+    async def endless(_task: Task) -> Result:
+        solving.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    opened = await two.request()
+    running = asyncio.create_task(two.solve_with(endless))
+    await solving.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (await two.only(Round)).status == "running"
+    assert await two.all(Pair) == []
+
+    await two.run()
+    await two.run()
+    done = await two.only(Round)
+    assert (done.id, done.status) == (opened.id, "completed")
+    assert len(await two.told(PairProposed)) == len(await two.all(Pair)) == 2
+    assert len(await two.told(RoundCompleted)) == 1
+
+
+async def test_a_cancelled_solver_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[asyncio.subprocess.Process] = []
+    running = asyncio.Event()
+
+    async def sleeper(*_: object, **options: Any) -> asyncio.subprocess.Process:
+        process = await create("/bin/sleep", "600", **options)
+        started.append(process)
+        running.set()
+        return process
+
+    create = asyncio.create_subprocess_exec
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", sleeper)
+    policy = Program(id="program", published=published()).policy(NOW)
+    solving = asyncio.create_task(rounds.solve_apart(Task(pool=(), policy=policy, seed=1)))
+    await running.wait()
+    solving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await solving
+    assert started[0].returncode == -9
+
+
+async def test_a_round_that_another_replica_finished_is_not_told_twice(two: Service) -> None:
+    async def overtaken(task: Task) -> Result:
+        await two.run()
+        return await solve_here(task)
+
+    await two.request()
+    await two.solve_with(overtaken)
+    assert len(await two.told(RoundCompleted)) == 1
+    assert len(await two.told(PairProposed)) == 2
+
+
+async def test_who_changed_while_a_round_was_solved_is_not_proposed_and_the_figures_say_so(
+    two: Service,
+) -> None:
+    async def meanwhile(task: Task) -> Result:
+        await two.follow(moved("m1", "department of s1"))
+        return await solve_here(task)
+
+    await two.request()
+    await two.solve_with(meanwhile)
+    pair = await two.only(Pair)
+    assert pair.mentor.participant_id == "m2"
+    (done,) = await two.told(RoundCompleted)
+    assert (done["proposed"], done["matched"]) == (1, {"mentors": 1, "mentees": 1})
+    assert done["pool"] == {"mentors": 2, "mentees": 2}
+    assert done["unmatched"] == {"no_partner_left": 2}
+    assert done["objective"] == pair.score
+    assert done["bound"] > pair.score
+    assert done["gap"] == pytest.approx(1 - pair.score / done["bound"])
+    assert (await two.store.require(PoolMember, "m1")).waiting_code("mentor") == "next_round"
+
+
+async def test_a_round_begins_again_when_its_program_changes_and_its_points_add_up(
+    two: Service,
+) -> None:
+    async def meanwhile(task: Task) -> Result:
+        if not await two.all(Program, **{"published.version": 2}):
+            await two.follow(published(version=2, weights={"language": 900}))
+        return await solve_here(task)
+
+    await two.request()
+    await two.solve_with(meanwhile)
+    pairs = await two.all(Pair)
+    assert [pair.score for pair in pairs] == [900, 900]
+    for pair in pairs:
+        assert [(term.term, term.points) for term in pair.rationale] == [("language", 900)]
+
+
+async def test_a_round_whose_program_closes_meanwhile_proposes_nothing(two: Service) -> None:
+    async def meanwhile(task: Task) -> Result:
+        await two.follow(ProgramClosed(program_id="program", version=1))
+        return await solve_here(task)
+
+    await two.request()
+    await two.solve_with(meanwhile)
+    assert await two.all(Pair) == []
+    (done,) = await two.told(RoundCompleted)
+    assert (done["proposed"], done["objective"], done["gap"]) == (0, 0, 1)
+    assert (await two.only(Program)).open_round_id is None
+
+
+async def test_a_round_that_fails_frees_its_program_and_keeps_up_no_other(two: Service) -> None:
+    await two.follow(published(program_id="other"))
+    await two.request()
+    await two.request("other")
+
+    async def broken(task: Task) -> Result:
+        if task.pool:
+            raise SolverError("out of memory")
+        return await solve_here(task)
+
+    await two.solve_with(broken)
+    states = {found.program_id: (found.status, found.failure) for found in await two.all(Round)}
+    assert states == {"program": ("failed", "solver_failed"), "other": ("completed", None)}
+    assert len(await two.pair_up()) == 2
+
+
+async def test_rounds_asked_for_at_the_same_moment_open_one(two: Service) -> None:
+    answers = await asyncio.gather(*(two.request() for _ in range(8)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, UpwardError)]
+    assert [error.code for error in refused] == ["round_open"] * 7
+    assert len(await two.all(Round)) == 1
+
+
+async def test_two_rounds_of_the_same_moment_are_two(two: Service) -> None:
+    for _ in range(2):
+        await two.request()
+        await two.run()
+    assert [found.status for found in await two.all(Round)] == ["completed"] * 2
+
+
+# -- terms ----------------------------------------------------------------------------------------
+
+
+async def test_a_rotation_begins_once_all_pairs_of_the_term_are_in_it(two: Service) -> None:
+    first, second = await two.pair_up()
+    two.clock.set(LATER)
+    await two.store.transact(handlers.end_term, first.id, LATER)
+    await two.run()
+    rotation = await two.only(Round, kind="rotation")
+    assert rotation.status == "requested"
+
+    await two.job("end_terms")(LATER)
+    await two.run()
+    rotation = await two.only(Round, kind="rotation")
+    assert rotation.figures.pool.model_dump() == {"mentors": 2, "mentees": 2}
+    told = await two.told(PairRotated)
+    assert {event["pair_id"] for event in told} == {first.id, second.id}
+    assert {event["next_round_id"] for event in told} == {rotation.id}
+    new = {
+        (pair.mentor.person_id, pair.mentees[0].person_id)
+        for pair in await two.all(Pair, status="proposed")
+    }
+    old = {(pair.mentor.person_id, pair.mentees[0].person_id) for pair in (first, second)}
+    assert len(new) == 2
+    assert not new & old
+
+
+async def test_terms_that_end_while_a_round_is_open_wait_and_keep_up_no_other_program(
+    two: Service,
+) -> None:
+    await two.follow(
+        published(program_id="other"),
+        enrolled("mx", program_id="other"),
+        senior("sx", program_id="other"),
+    )
+    waiting = await two.pair_up()
+    (free,) = await two.pair_up("other")
+    two.clock.set(LATER)
+    opened = await two.request()
+    await two.job("end_terms")(LATER)
+    assert [event["pair_id"] for event in await two.told(PairRotated)] == [free.id]
+
+    await two.run()
+    await two.job("end_terms")(LATER)
+    await two.run()
+    rotated = [event for event in await two.told(PairRotated) if event["program_id"] == "program"]
+    assert {event["pair_id"] for event in rotated} == {pair.id for pair in waiting}
+    assert opened.id not in {event["next_round_id"] for event in rotated}
+
+
+async def test_a_rotation_cut_off_goes_on_though_more_terms_have_ended(two: Service) -> None:
+    first, second = await two.pair_up()
+    await two.lengthen(second)
+    two.clock.set(LATER)
+    await two.job("end_terms")(LATER)
+
+    async def cut_off(_task: Task) -> Result:
+        two.clock.set(LATER + DAY)
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await two.solve_with(cut_off)
+    assert (await two.only(Round, kind="rotation")).status == "running"
+    await two.job("end_terms")(two.clock.now())
+    await two.run()
+    await two.job("end_terms")(two.clock.now())
+    await two.run()
+    told = {event["pair_id"]: event["next_round_id"] for event in await two.told(PairRotated)}
+    assert told.keys() == {first.id, second.id}
+    assert len(set(told.values())) == 2
+    assert {found.status for found in await two.all(Round)} == {"completed"}
+
+
+async def test_a_pair_does_not_join_a_rotation_that_begins_at_the_same_moment(
+    two: Service,
+) -> None:
+    first, second = await two.pair_up()
+    await two.lengthen(second)
+    two.clock.set(LATER)
+    await two.job("end_terms")(LATER)
+    reading, release = asyncio.Event(), asyncio.Event()
+
+    async def slowly(tx: Transaction) -> None:
+        reading.set()
+        await release.wait()
+        await handlers.end_term(tx, second.id, LATER + DAY)
+
+    joining = asyncio.create_task(two.store.transact(slowly))
+    await reading.wait()
+    await two.run()
+    release.set()
+    await joining
+    told = {event["pair_id"]: event["next_round_id"] for event in await two.told(PairRotated)}
+    assert told.keys() == {first.id, second.id}
+    assert len(set(told.values())) == 2
+
+
+async def test_a_pair_that_can_not_be_ended_keeps_up_no_other(two: Service) -> None:
+    broken, sound = sorted(await two.pair_up(), key=lambda pair: pair.id)
+
+    async def lose_a_member(tx: Transaction) -> None:
+        tx.delete(await tx.require(PoolMember, broken.mentor.participant_id))
+
+    await two.store.transact(lose_a_member)
+    two.clock.set(LATER)
+    with pytest.raises(ExceptionGroup) as failures:
+        await two.job("end_terms")(LATER)
+    assert len(failures.value.exceptions) == 1
+    assert [event["pair_id"] for event in await two.told(PairRotated)] == [sound.id]
+
+
+# -- events ---------------------------------------------------------------------------------------
+
+
+async def test_two_members_who_move_together_at_the_same_moment_pause_their_pair(
+    two: Service,
+) -> None:
+    pair = (await two.pair_up())[0]
+    both_began = asyncio.Barrier(2)
+    first_time = set[str]()
+
+    async def at_once(tx: Transaction, event: OrgChanged) -> None:
+        if event.subject not in first_time:
+            first_time.add(event.subject)
+            await both_began.wait()
+        await handlers.follow_participant(tx, event, 2, NOW)
+
+    await asyncio.gather(
+        *(two.store.transact(at_once, moved(name, "the same")) for name in pair.participant_ids)
+    )
+    paused = await two.store.require(Pair, pair.id)
+    assert (paused.status, paused.pause_reason) == ("paused", "same_department")
+    assert [event["pair_id"] for event in await two.told(PairPaused)] == [pair.id]
+
+
+def _history(name: str) -> list[tuple[int, Event]]:
+    """Return everything that can happen to a participant who is trained after enrolling."""
+    facts: dict[str, Any] = {
+        "participant_id": name,
+        "person_id": f"person-{name}",
+        "program_id": "program",
+    }
+    state = enrolled(name, ready=False, ready_at=None)
+    trained = state.model_dump() | {"ready": True, "ready_at": NOW}
+    events: list[Event] = [
+        state,
+        TrainingCompleted(**facts, module="start", ready=True, ready_at=NOW),
+        moved(name, "elsewhere"),
+        Paused(**facts, at=NOW),
+        ProfileChanged.model_validate(trained | {"languages": ("fr",)}),
+        Resumed(**facts, at=NOW),
+        Withdrawn(**facts, at=NOW),
+        Enrolled.model_validate(trained | {"languages": ("de",)}),
+    ]
+    return list(enumerate(events, start=1))
+
+
+IN_ORDER: list[tuple[int, Event]] = [
+    (1, published()),
+    (2, published(version=2, title="again")),
+    *_history("m1"),
+    *_history("m2")[:6],
+]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(IN_ORDER), st.lists(st.sampled_from(IN_ORDER), max_size=5))
+def test_the_pool_is_the_same_whatever_order_events_arrive_in_and_however_often(
+    shuffled: list[tuple[int, Event]], again: list[tuple[int, Event]]
+) -> None:
+    async def state(events: list[tuple[int, Event]]) -> dict[str, object]:
+        with tempfile.TemporaryDirectory() as folder:
+            made = Service(Path(folder))
+            await made.store.open(DOCUMENTS)
+            for version, event in events:
+                await made.store.transact(follow, event, version)
+            found = [*await made.all(PoolMember), *await made.all(Program)]
+            await made.store.close()
+        return {document.id: document.model_dump(exclude={"version"}) for document in found}
+
+    assert asyncio.run(state(shuffled + again)) == asyncio.run(state(IN_ORDER))

@@ -1,0 +1,66 @@
+"""A service's start and stop, when not all goes well."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.errors import StoreUnavailableError
+from tests.support.platform import running_platform
+
+
+async def test_what_fails_to_stop_does_not_keep_the_rest_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_platform(tmp_path, ["enrollment"]) as platform:
+        service = platform.platform.services[0]
+        original = service._relay.stop
+
+        async def fail() -> None:
+            await original()
+            raise LookupError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(service._relay, "stop", fail)
+            with pytest.raises(LookupError):
+                await service.stop()
+        assert not await service.store.ping()
+        assert not service._relay.alive()
+        assert service.live() == []
+        assert await service.ready() == ["enrollment: not running"]
+
+
+async def test_a_service_that_can_t_start_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_platform(tmp_path, ["enrollment"]) as platform:
+        service = platform.platform.services[0]
+        await service.stop()
+
+        async def fail() -> None:
+            raise StoreUnavailableError("no bus")
+
+        monkeypatch.setattr(service._broker, "start", fail)
+        with pytest.raises(StoreUnavailableError):
+            await service.start()
+        assert not await service.store.ping()
+        assert await service.ready() == ["enrollment: not running"]
+
+
+async def test_probes_say_what_only_a_restart_would_mend(tmp_path: Path) -> None:
+    async with running_platform(tmp_path, ["feedback"]) as platform:
+        service = platform.platform.services[0]
+        client = await platform.anonymous()
+        assert (await client.get("/livez")).status_code == 200
+        task = service._relay._task
+        assert task is not None
+        task.cancel()
+        await platform.settle()
+        live = await client.get("/livez")
+        assert (live.status_code, live.text) == (503, "feedback: the relay ended\n")
+        service._relay.start()
+        assert (await client.get("/livez")).status_code == 200
+        await service.store.close()
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.text) == (503, "feedback: the store does not answer\n")
+        assert (await client.get("/livez")).status_code == 200
+        await service.store.open(service._documents)

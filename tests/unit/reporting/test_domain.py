@@ -1,0 +1,292 @@
+"""Facts: what they learn, in any order, and what they then add to the buckets."""
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from itertools import permutations
+
+import pytest
+
+from services.reporting.domain import (
+    PairFact,
+    ParticipantFact,
+    PersonFact,
+    ProgramFact,
+    RosterFact,
+    of_response,
+    of_round,
+    seconds,
+)
+from services.reporting.kpis.bucket import SCORE_UNIT, WHOLE, Bucket, Cell, Contribution
+from shared.errors import InvalidInputError
+from shared.events.feedback import FeedbackSubmitted
+from shared.events.pairs import PairEvent, PairState, RoundCompleted
+from shared.events.participants import (
+    ParticipantEvent,
+    ParticipantState,
+    ProfileChanged,
+    RosterCounted,
+)
+from shared.events.programs import ProgramPublished
+from shared.events.sessions import SessionHeld
+from tests.support.golden import golden_event
+from tests.unit.reporting.builders import PROGRAM, START, Said, Story
+
+
+def pair_after(said: Iterable[Said]) -> PairFact:
+    fact = PairFact(id="pr_1", program_id=PROGRAM)
+    for each in said:
+        if isinstance(each.event, SessionHeld):
+            fact = fact.after_session(each.event)
+        else:
+            assert isinstance(each.event, PairState | PairEvent)
+            fact = fact.after(each.event, each.version)
+    return fact
+
+
+def participant_after(said: Iterable[Said]) -> ParticipantFact:
+    fact = ParticipantFact(id="pt_ann", program_id=PROGRAM)
+    for each in said:
+        assert isinstance(each.event, ParticipantState | ParticipantEvent)
+        fact = fact.after(each.event, each.version)
+    return fact
+
+
+def whole(found: Contribution) -> Bucket:
+    return found.by_cell().get(WHOLE, {})
+
+
+def active_days(found: Contribution, story: Story) -> float:
+    bucket, now = whole(found), seconds(story.now)
+    return (
+        (bucket.get("starts", 0) - bucket.get("stops", 0)) * now
+        - bucket.get("starts_at", 0)
+        + bucket.get("stops_at", 0)
+    ) / 86_400
+
+
+def pair_with_everything() -> Story:
+    """Ten days active, five paused, twenty active, then rotated; three sessions."""
+    story = Story()
+    proposal = story.propose("pr_1", "ann", "bob")
+    story.pair(proposal)
+    story.go_on(10)
+    story.hold("pr_1", 1)
+    story.pause("pr_1")
+    story.go_on(5)
+    story.resume("pr_1")
+    story.go_on(10)
+    story.hold("pr_1", 2)
+    story.go_on(10)
+    story.hold("pr_1", 3)
+    story.rotate("pr_1")
+    story.go_on(100)
+    return story
+
+
+def test_a_pair_adds_its_wait_its_acceptance_its_sessions_and_its_end() -> None:
+    story = pair_with_everything()
+    bucket = whole(pair_after(story.said).contribution())
+
+    assert bucket["waited:3"] == bucket["waited:5"] == 1
+    assert bucket["accepted"] == bucket["began"] == bucket["left"] == bucket["rotated"] == 1
+    assert bucket["held"] == 3
+
+
+def test_active_time_leaves_out_pauses_and_ends_with_the_pair() -> None:
+    story = pair_with_everything()
+
+    assert active_days(pair_after(story.said).contribution(), story) == 30
+
+
+def test_a_pair_that_ends_while_paused_stays_inactive() -> None:
+    story = Story()
+    story.pair(story.propose("pr_1", "ann", "bob"))
+    story.go_on(10)
+    story.pause("pr_1")
+    story.go_on(5)
+    story.end("pr_1")
+    story.go_on(7)
+
+    assert active_days(pair_after(story.said).contribution(), story) == 10
+
+
+def test_a_second_pause_for_another_reason_is_part_of_the_first() -> None:
+    story = Story()
+    story.pair(story.propose("pr_1", "ann", "bob"))
+    story.go_on(10)
+    story.pause("pr_1")
+    story.go_on(5)
+    story.pause("pr_1")
+    story.go_on(5)
+    story.resume("pr_1")
+    story.go_on(1)
+
+    assert active_days(pair_after(story.said).contribution(), story) == 11
+
+
+def test_every_order_of_a_pairs_events_gives_the_same_fact() -> None:
+    said = [each for each in pair_with_everything().said if not isinstance(each.event, SessionHeld)]
+    expected = pair_after(said).contribution()
+    for order in permutations(said):
+        found = pair_after(order).contribution()
+        assert (found.by_cell(), found.by_person()) == (expected.by_cell(), expected.by_person())
+
+
+def test_sessions_before_their_pair_wait_for_it() -> None:
+    story = Story()
+    story.hold("pr_1", 1)
+    early = pair_after(story.said)
+
+    assert early.contribution().by_cell() == {}
+
+    proposal = story.propose("pr_1", "ann", "bob")
+    story.pair(proposal)
+
+    assert whole(pair_after(story.said).contribution())["held"] == 1
+
+
+def test_a_pair_counts_where_its_first_mentee_is() -> None:
+    story = Story()
+    story.pair(story.propose("pr_1", "ann", "bob", "eve"))
+    first = story.side("bob")
+    cells = pair_after(story.said).contribution().by_cell()
+
+    assert {cell for cell in cells if cell.kind == "department"} == {
+        Cell("department", first.department)
+    }
+    assert {cell for cell in cells if cell.kind == "region"} == {
+        Cell("region", first.region or "unknown")
+    }
+
+
+@pytest.mark.parametrize("origin", ["coordinator", "informal", "project"])
+def test_only_proposals_of_rounds_and_rotations_count_in_acceptance(origin: str) -> None:
+    story = Story()
+    story.pair(story.propose("pr_1", "ann", "bob", origin=origin))
+    found = pair_after(story.said).contribution()
+
+    assert "accepted" not in whole(found)
+    assert whole(found)["began"] == 1
+    assert "pt_bob" in found.by_person()
+    assert all(measure == "waiters" for _, measure in found.by_person()["pt_bob"])
+
+
+def test_a_declined_proposal_counts_in_the_month_of_the_answer() -> None:
+    story = Story()
+    story.propose("pr_1", "ann", "bob")
+    story.go_on(40)
+    story.decline("pr_1")
+    cells = pair_after(story.said).contribution().by_cell()
+
+    assert cells[Cell("month", "2026-02")] == {"declined": 1}
+
+
+def test_a_participant_takes_part_until_the_newest_word_says_otherwise() -> None:
+    story = Story()
+    story.enroll("ann", "mentor")
+    story.withdraw("ann")
+    gone = list(story.said)
+    story.enroll("ann", "both")
+    back = story.said
+
+    for order in permutations(gone):
+        assert whole(participant_after(order).contribution()) == {}
+    for order in permutations(back):
+        assert whole(participant_after(order).contribution()) == {
+            "participants": 1,
+            "participants.mentor": 1,
+            "participants.mentee": 1,
+        }
+
+
+def test_a_changed_profile_brings_nobody_back() -> None:
+    story = Story()
+    story.enroll("ann", "mentor")
+    story.withdraw("ann")
+    story.enroll("ann", "mentee", ProfileChanged)
+
+    for order in permutations(story.said):
+        assert whole(participant_after(order).contribution()) == {}
+
+
+def test_the_newest_roster_count_stands() -> None:
+    story = Story()
+    story.count_roster(100, None)
+    story.go_on(1)
+    story.count_roster(120, 30)
+    counts = [each for each in story.said if isinstance(each.event, RosterCounted)]
+    for order in permutations(counts):
+        facts = {role: RosterFact.unknown(PROGRAM, role) for role in ("mentor", "mentee")}
+        for each in order:
+            assert isinstance(each.event, RosterCounted)
+            role = each.event.role
+            facts[role] = facts[role].after(each.event, each.version)
+        assert {role: fact.employed for role, fact in facts.items()} == {
+            "mentor": 120,
+            "mentee": 30,
+        }
+
+
+def test_thresholds_are_those_of_the_first_version_and_cadence_that_of_the_newest() -> None:
+    story = Story()
+    story.publish(1, thresholds={"scores": 8, "comments": 10}, cadence_days=7)
+    story.publish(2, thresholds={"scores": 3, "comments": 10}, cadence_days=10)
+    story.publish(3, thresholds={"scores": 4, "comments": 10}, cadence_days=30)
+    versions = [e.event for e in story.said if isinstance(e.event, ProgramPublished)]
+    for first, *others in permutations(versions):
+        fact = ProgramFact.published(first)
+        for event in others:
+            fact = fact.after(event)
+        assert (fact.first_version, fact.threshold) == (1, 8)
+        assert (fact.newest_version, fact.cadence_days) == (3, 30)
+
+
+def test_a_person_counts_once_however_often_they_are_seen() -> None:
+    once = {(WHOLE, "respondents"): 1}
+    person, appeared = PersonFact(id="p").seen(once)
+    person, again = person.seen(once)
+    person, less = person.seen({(WHOLE, "respondents"): -1})
+    person, vanished = person.seen({(WHOLE, "respondents"): -1})
+
+    assert whole(appeared) == {"respondents": 1}
+    assert whole(again) == whole(less) == {}
+    assert whole(vanished) == {"respondents": -1}
+    assert not person.times
+
+
+def test_a_round_counts_in_the_month_in_which_it_was_told() -> None:
+    event = golden_event(RoundCompleted)
+    cells = of_round(event, START + timedelta(days=31)).by_cell()
+
+    assert cells[WHOLE] == {"pooled": 6, "matched": 4}
+    assert cells[Cell("role", "mentor")] == {"pooled": 3, "matched": 2}
+    assert cells[Cell("month", "2026-02")] == cells[WHOLE]
+
+
+def response(**changes: object) -> FeedbackSubmitted:
+    golden = golden_event(FeedbackSubmitted).model_dump()
+    return FeedbackSubmitted.model_validate(golden | changes)
+
+
+def test_a_pulse_counts_where_its_respondent_was() -> None:
+    cells = of_response(response(region=None, submitted_on=date(2026, 3, 31))).by_cell()
+
+    assert set(cells) == {
+        WHOLE,
+        Cell("role", "mentee"),
+        Cell("region", "unknown"),
+        Cell("department", "Finance"),
+        Cell("month", "2026-03"),
+    }
+    assert cells[WHOLE] == {"pulses": 1, "satisfied": 1, "score_sum": 4.5 * SCORE_UNIT}
+
+
+@pytest.mark.parametrize("changes", [{"kind": "mid"}, {"scores": {}}, {"scores": {"safety": 4}}])
+def test_only_pulses_with_a_satisfaction_count(changes: dict[str, object]) -> None:
+    assert of_response(response(**changes)).by_cell() == {}
+
+
+@pytest.mark.parametrize("score", [0.9, 5.1, float("nan"), float("inf")])
+def test_a_score_outside_of_its_scale_is_refused(score: float) -> None:
+    with pytest.raises(InvalidInputError, match="1 to 5"):
+        of_response(response(scores={"satisfaction": score}))
