@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-import httpx
 import typer
 import uvloop
 from aiokafka.errors import KafkaError
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.bus import bench_bus
-from deploy.client import ApiError, Client, Json
+from deploy.client import ApiError, Client, Json, UnreachableError
 from deploy.contracts import ContractBreakError, check_contracts, export_contracts
 from deploy.demo.run import (
     ROSTER,
@@ -107,7 +106,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             err.print(f"      {problem['field']}: {problem['message']}", highlight=False)
         hint = {401: "Get a token: upward token --as ROLE", 403: "Use a token of another role."}
         fail(str(error), hint.get(error.status))
-    except httpx.ConnectError:
+    except UnreachableError:
         fail("Nothing answers there.", "Start the platform: upward up (or set --url).")
     except (DemoError, UpwardError, KafkaError) as error:
         fail(str(error), "upward doctor tells more.")

@@ -2,52 +2,67 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
-import httpx
+import aiohttp
 import orjson
 
 Json = dict[str, Any]
+
+_PAUSES = (0.05, 0.2, 1.0)
+_CONNECTIONS = 64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, whatever its status."""
+
+    status: int
+    content: bytes
 
 
 class ApiError(Exception):
     """The platform refused: the problem document in words."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, where: str, answer: Answer) -> None:
         try:
-            problem = orjson.loads(response.content)
+            problem = orjson.loads(answer.content)
         except orjson.JSONDecodeError:
             problem = {}
-        self.status = response.status_code
+        self.status = answer.status
         self.code = str(problem.get("code", "http_error"))
         self.problem: Json = problem
-        where = f"{response.request.method} {response.request.url.path}"
-        detail = problem.get("detail") or response.text[:200]
+        detail = problem.get("detail") or answer.content[:200].decode(errors="replace")
         super().__init__(f"{where} answered {self.status} ({self.code}): {detail}")
+
+
+class UnreachableError(Exception):
+    """Nothing answers at the address, or the connection broke and did not come back."""
 
 
 class Client:
     """Calls with a bearer token; every command carries an Idempotency-Key where one is given."""
 
-    def __init__(self, base_url: str, http: httpx.AsyncClient | None = None) -> None:
-        self._http = http or httpx.AsyncClient(
-            base_url=base_url,
-            timeout=httpx.Timeout(120, connect=10),
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
+    def __init__(self, base_url: str) -> None:
+        self._http = aiohttp.ClientSession(
+            base_url,
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=120, connect=10),
         )
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     async def get(self, token: str, path: str, **query: str | int) -> Json:
-        """Return the body of a 2xx answer. Raises ApiError."""
-        return self._body(await self._http.get(path, params=query or None, headers=_headers(token)))
+        """Return the body of a 2xx answer. Raises ApiError and UnreachableError."""
+        return await self._ask("GET", path, _headers(token), query=query, again=True)
 
     async def items(self, token: str, path: str, **query: str | int) -> AsyncIterator[Json]:
-        """Yield the items of all pages. Raises ApiError."""
+        """Yield the items of all pages. Raises ApiError and UnreachableError."""
         cursor: str | None = None
         while True:
             more = {} if cursor is None else {"cursor": cursor}
@@ -61,48 +76,73 @@ class Client:
     async def send(
         self, method: str, token: str, path: str, body: Mapping[str, Any], key: str | None = None
     ) -> Json:
-        """Send a command with a JSON body and return the answer's. Raises ApiError."""
-        headers = _headers(token, key) | {"content-type": "application/json"}
-        content = orjson.dumps(body)
-        if key is None:
-            response = await self._http.request(method, path, content=content, headers=headers)
-        else:
-            response = await self._try(method, path, content=content, headers=headers)
-        return self._body(response)
+        """Send a command with a JSON body and return the answer's.
+
+        Raises ApiError and UnreachableError.
+        """
+        headers = _headers(token, key) | {"Content-Type": "application/json"}
+        return await self._ask(method, path, headers, orjson.dumps(body), again=key is not None)
 
     async def upload(self, token: str, path: str, content: bytes, media_type: str) -> Json:
-        """Send a file and return the answer's body. Raises ApiError."""
-        headers = _headers(token) | {"content-type": media_type}
-        return self._body(await self._http.post(path, content=content, headers=headers))
+        """Send a file and return the answer's body. Raises ApiError and UnreachableError."""
+        return await self._ask(
+            "POST", path, _headers(token) | {"Content-Type": media_type}, content
+        )
 
     async def text(self, path: str) -> tuple[int, str]:
-        """Return status and text of a public path."""
-        response = await self._http.get(path)
-        return response.status_code, response.text
+        """Return status and text of a public path. Raises UnreachableError."""
+        answer = await self._once("GET", path, {}, None, {})
+        return answer.status, answer.content.decode()
 
-    async def _try(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send what may be sent again: a read, or a command with its key.
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        again: bool = False,
+    ) -> Json:
+        """Ask, and `again` what may be asked again: a read, or a command with its key.
 
-        A lost connection or a 503 leaves open whether the command was carried out; the same key
-        gives the same answer. Raises httpx.TransportError when that does not help.
+        A lost connection or a 503 leaves open whether a command was carried out; the same key
+        gives the same answer.
         """
-        for pause in (0.05, 0.2, 1.0):
+        for pause in _PAUSES if again else ():
             try:
-                response = await self._http.request(method, path, **options)
-            except httpx.TransportError:
+                answer = await self._once(method, path, headers, content, query or {})
+            except UnreachableError:
                 await asyncio.sleep(pause)
                 continue
-            if response.status_code != 503:
-                return response
+            if answer.status != 503:
+                return _body(f"{method} {path}", answer)
             await asyncio.sleep(pause)
-        return await self._http.request(method, path, **options)
+        answer = await self._once(method, path, headers, content, query or {})
+        return _body(f"{method} {path}", answer)
 
-    @staticmethod
-    def _body(response: httpx.Response) -> Json:
-        if not response.is_success:
-            raise ApiError(response)
-        body: Json = orjson.loads(response.content)
-        return body
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        query: Mapping[str, str | int],
+    ) -> Answer:
+        try:
+            async with self._http.request(
+                method, path, params=query, data=content, headers=headers
+            ) as response:
+                return Answer(response.status, await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnreachableError(str(error) or type(error).__name__) from error
+
+
+def _body(where: str, answer: Answer) -> Json:
+    if not 200 <= answer.status < 300:
+        raise ApiError(where, answer)
+    body: Json = orjson.loads(answer.content)
+    return body
 
 
 def _headers(token: str, key: str | None = None) -> dict[str, str]:

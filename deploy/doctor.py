@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-import httpx
 from pydantic import BaseModel
 
-from deploy.client import ApiError, Client
+from deploy.client import ApiError, Client, UnreachableError
 from deploy.local.platform import DataFolder, DataFolderInUseError
 from shared.events.topics import SERVICES
 from shared.http.auth import LocalIssuer
@@ -116,7 +115,7 @@ async def _platform(folder: DataFolder, url: str) -> list[Finding]:
     async with Client(url) as client:
         try:
             status, text = await client.text("/readyz")
-        except httpx.TransportError:
+        except UnreachableError:
             return [
                 Finding(
                     state="note",
@@ -139,7 +138,7 @@ async def _platform(folder: DataFolder, url: str) -> list[Finding]:
         for service in SERVICES:
             try:
                 flow = await client.get(token, f"/{service}/v1/operations/flow")
-            except (ApiError, httpx.TransportError) as error:
+            except (ApiError, UnreachableError) as error:
                 findings.append(Finding(state="wrong", what=service, found=str(error)))
                 continue
             dead, stopped = flow["dead_letters_open"], flow["stopped_because"]

@@ -4,7 +4,7 @@ import mmap
 import re
 import struct
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -12,6 +12,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BeforeValidator,
+    Field,
     PlainSerializer,
     WithJsonSchema,
 )
@@ -60,7 +61,10 @@ _RFC_3339 = re.compile(
 )
 
 
-def _written_out(value: object) -> object:
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+def _written_moment(value: object) -> object:
     # Pydantic would read a bare number as seconds since 1970, which no caller means.
     if not (isinstance(value, datetime) or (isinstance(value, str) and _RFC_3339.fullmatch(value))):
         msg = "it is a date and time with offset, such as 2026-03-02T09:30:00+01:00"
@@ -68,8 +72,18 @@ def _written_out(value: object) -> object:
     return value
 
 
-WrittenInstant = Annotated[Instant, BeforeValidator(_written_out)]
+def _written_date(value: object) -> object:
+    if not (isinstance(value, date) or (isinstance(value, str) and _DATE.fullmatch(value))):
+        msg = "it is a date such as 2026-03-02"
+        raise ValueError(msg)
+    return value
+
+
+# Not strict, for JSON has no type of its own for them: strict is what the validators add.
+WrittenInstant = Annotated[Instant, Field(strict=False), BeforeValidator(_written_moment)]
 """A moment that a caller sends: date, time and offset, and never a number."""
+WrittenDate = Annotated[date, Field(strict=False), BeforeValidator(_written_date)]
+"""A date that a caller sends, and never a number."""
 
 
 class Clock(Protocol):

@@ -126,17 +126,23 @@ class Service:
             steps.push_async_callback(self._scheduler.stop)
 
     async def flow(self) -> Flow:
-        """Return what the service has not published, not consumed, and not done on time."""
+        """Return what the service has not published, not consumed, and not done on time.
+
+        Read in the direction of cause: what a job or an event made is seen in what comes after, so
+        all idle at once means at rest.
+        """
+        scheduled_until = self._scheduler.done_until
+        lag = await self.consumer.lag()
         depth = await self.store.outbox.depth()
         dead = await self.store.count(DeadLetter, {"state": "open"})
         metrics.DEAD_LETTERS_OPEN.labels(self.name).set(dead)
         return Flow(
             service=self.name,
             outbox_pending=depth.pending,
-            lag=await self.consumer.lag(),
+            lag=lag,
             dead_letters_open=dead,
             stopped_because=self.consumer.stopped_because,
-            scheduled_until=self._scheduler.done_until,
+            scheduled_until=scheduled_until,
         )
 
     def live(self) -> list[str]:

@@ -14,13 +14,12 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deploy.client import Client, Json
+from deploy.client import Client, Json, UnreachableError
 from deploy.demo.invariants import count_violations, without_redeliveries
 from deploy.demo.story import START, DemoError, Story
 from deploy.local.event_log import read_events
@@ -143,7 +142,7 @@ async def _until_ready(client: Client, process: asyncio.subprocess.Process) -> N
         if process.returncode is not None:
             msg = "The platform did not start; what it said stands above."
             raise DemoError(msg)
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(UnreachableError):
             status, _ = await client.text("/readyz")
             if status == 200:
                 return
@@ -213,7 +212,7 @@ class Demo:
                 progress.update(bar, description=f"{moment:%Y-%m-%d}  {step.said}")
                 try:
                     await step.run()
-                except httpx.TransportError as error:
+                except UnreachableError as error:
                     msg = "The platform ended; run the demo again on the same folder to go on."
                     raise DemoError(msg) from error
                 self.journal.done.append(step.name)

@@ -162,9 +162,11 @@ class Story:
         """Wait until all services have published, consumed and done what is due."""
         operator = self.token("demo", "operator")
         deadline = monotonic() + _SETTLE_SECONDS
-        quiet = 0  # services found idle in a row: all of them, twice over, is rest
-        while quiet < 2 * len(SERVICES):
-            service = SERVICES[quiet % len(SERVICES)]
+        # Services found idle in a row. Events go from one to the next in this order, so one pass
+        # over all of them is rest.
+        quiet = 0
+        while quiet < len(SERVICES):
+            service = SERVICES[quiet]
             flow = await self.client.get(operator, f"/{service}/v1/operations/flow")
             if flow["stopped_because"]:
                 msg = f"{service} stopped: {flow['stopped_because']}"
@@ -339,14 +341,14 @@ class Story:
     def _wave(self, number: int, day: int) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
             await self._come_and_go(number)
-            path = "/sessions/v1/pairs"
+            path, waves = "/sessions/v1/pairs", max(1, self.cadence // _WAVE_DAYS)
             pairs = [
                 pair
                 async for pair in self.client.items(
                     self.office, path, program=self.program_id, status="active"
                 )
-                # Each pair meets in every other wave: half of them now, half in a fortnight.
-                if (int(chance(self.seed, "phase", pair["pair_id"]) * 2) + number) % 2 == 0
+                # Each pair meets once a cadence: its share of them in this wave.
+                if (int(chance(self.seed, "phase", pair["pair_id"]) * waves) + number) % waves == 0
             ]
             start = datetime.combine(START + timedelta(days=day), time(12), UTC)
             planned = await _all(pairs, self._plan_session(number, start))

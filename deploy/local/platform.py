@@ -179,7 +179,9 @@ class _PlatformApp:
 
     def __init__(self, services: Sequence[Service], health: Health) -> None:
         self._services = {service.name: service.app for service in services}
-        self._rest = FastAPI(title="Upward", openapi_url=None, docs_url=None, redoc_url=None)
+        self._rest = FastAPI(
+            title="Upward", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+        )
         install_problems(self._rest, "upward")
         self._rest.include_router(health_router(health))
 

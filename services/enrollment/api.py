@@ -141,7 +141,7 @@ class ParticipantView(BaseModel):
 class TrainingRequest(BaseModel):
     """Which module was finished."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     module: Slug
 

@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from shared.clock import Instant
+from shared.clock import Instant, WrittenDate
 from shared.errors import InvalidInputError, RuleViolationError
 from shared.events.participants import (
     EnrolledRole,
@@ -89,8 +89,9 @@ def manager_chain(person_id: str, manager_of: Mapping[str, str | None]) -> tuple
     return tuple(chain)
 
 
-# What people write has no unknown fields: a misspelled threshold must not become the default.
-_STRICT = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+# What people write has no unknown fields: a misspelled threshold must not become the default. Nor
+# has it fields of another type: `true` is no number of days. (Lists are read into tuples, though.)
+_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class TopicSpec(ProgramTopic):
@@ -113,8 +114,8 @@ class TrainingSpec(Training):
 
     model_config = _STRICT
 
-    mentor: tuple[Slug, ...] = Field(default=(), max_length=50)
-    mentee: tuple[Slug, ...] = Field(default=(), max_length=50)
+    mentor: tuple[Slug, ...] = Field(strict=False, default=(), max_length=50)
+    mentee: tuple[Slug, ...] = Field(strict=False, default=(), max_length=50)
 
 
 class SurveySpec(SurveyPlan):
@@ -137,15 +138,15 @@ class ProgramSpec(BaseModel):
     model_config = _STRICT
 
     title: Title
-    objectives: tuple[Title, ...] = Field(default=(), max_length=20)
-    topics: tuple[TopicSpec, ...] = Field(min_length=1, max_length=60)
+    objectives: tuple[Title, ...] = Field(strict=False, default=(), max_length=20)
+    topics: tuple[TopicSpec, ...] = Field(strict=False, min_length=1, max_length=60)
     format: PairFormat = "one_to_one"
     circle_capacity: int = Field(default=1, ge=1, le=20)
     cadence_days: int = Field(default=14, ge=1, le=366)
     term_days: int = Field(default=182, ge=1, le=1100)
     proposal_expiry_days: int = Field(default=14, ge=1, le=90)
-    starts_on: date
-    ends_on: date
+    starts_on: WrittenDate
+    ends_on: WrittenDate
     mode: Literal["cohort", "rolling"] = "cohort"
     min_level_gap: int = Field(default=2, ge=0, le=20)
     cross_department: bool = True
@@ -154,10 +155,10 @@ class ProgramSpec(BaseModel):
     min_overlap_minutes: int = Field(default=60, ge=0, le=1440)
     eligibility: EligibilitySpec
     training: TrainingSpec = TrainingSpec()
-    surveys: tuple[SurveySpec, ...] = Field(default=(), max_length=50)
+    surveys: tuple[SurveySpec, ...] = Field(strict=False, default=(), max_length=50)
     thresholds: ThresholdsSpec = ThresholdsSpec()
     weights: dict[ScoreTerm, Annotated[int, Field(ge=0, le=1000)]] = Field(default_factory=dict)
-    ground_rules: tuple[Title, ...] = Field(default=(), max_length=50)
+    ground_rules: tuple[Title, ...] = Field(strict=False, default=(), max_length=50)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -246,7 +247,7 @@ class OwnHours(WorkingHours):
 
     model_config = _STRICT
 
-    days: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), max_length=7)
+    days: tuple[int, ...] = Field(strict=False, default=(1, 2, 3, 4, 5), max_length=7)
 
 
 class Wishes(Preferences):
@@ -254,7 +255,7 @@ class Wishes(Preferences):
 
     model_config = _STRICT
 
-    regions: tuple[Title, ...] = Field(default=(), max_length=50)
+    regions: tuple[Title, ...] = Field(strict=False, default=(), max_length=50)
 
 
 class Profile(BaseModel):
@@ -263,10 +264,10 @@ class Profile(BaseModel):
     model_config = _STRICT
 
     role: EnrolledRole
-    teaches: tuple[TopicRating, ...] = Field(default=(), max_length=60)
-    wants: tuple[TopicRating, ...] = Field(default=(), max_length=60)
+    teaches: tuple[TopicRating, ...] = Field(strict=False, default=(), max_length=60)
+    wants: tuple[TopicRating, ...] = Field(strict=False, default=(), max_length=60)
     languages: tuple[Annotated[str, StringConstraints(max_length=20)], ...] = Field(
-        min_length=1, max_length=20
+        strict=False, min_length=1, max_length=20
     )
     working_hours: OwnHours = OwnHours()
     preferences: Wishes = Wishes()

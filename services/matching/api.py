@@ -28,7 +28,7 @@ ProgramId = Annotated[str, Query(max_length=63, description="The program")]
 class RoundRequest(BaseModel):
     """A round to run; without a seed one is drawn."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
 

@@ -74,6 +74,8 @@ def create_app(
         openapi_url=f"/{service}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        # A redirect would name a host that the caller chose, in no form that a document tells of.
+        redirect_slashes=False,
         generate_unique_id_function=_operation_id,
     )
     app.state.access = access

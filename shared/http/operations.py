@@ -55,7 +55,7 @@ class DeadLetterView(BaseModel):
 class ReplayRequest(BaseModel):
     """Which sent events to publish again; without a topic, all."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     topic: str | None = Field(default=None, max_length=200)
     since: WrittenInstant | None = None

@@ -19,36 +19,15 @@ from shared.messaging.local_log import LocalLog
 from shared.messaging.local_storage import StoredRecord
 from tests.support.platform import PROGRAM, json_of, running_platform
 from tests.support.story import (
+    BODIES,
     GONE_WRONG,
-    MODULE,
     OTHER_PROGRAM,
-    SPEC,
-    TOPIC,
     Story,
     coordinator_of,
     live,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-_RATING = [{"topic_id": TOPIC, "proficiency": 1}]
-_TIME = {"starts_at": "2026-01-20T09:00:00+00:00", "minutes": 30}
-BODIES: Mapping[str, object] = {
-    "profile": {"role": "mentor", "teaches": _RATING, "languages": ["fr"], "eagerness": "x"},
-    "training": {"module": MODULE},
-    "ground-rules": {"scope": "individuals", "off_limits": ["x"]},
-    "sessions": {**_TIME, "mode": "virtual", "topics": [TOPIC]},
-    "agenda": {"goal": "x", "items": ["x"]},
-    "move": _TIME,
-    "hold": {"minutes": 30, "attended": ["x", "y"], "takeaways": ["x"], "learned": False},
-    "notes": {"takeaways": ["x"], "learned": False},
-    "responses": {"answers": {"satisfaction": 1}},
-    "participants": {"role": "mentor", "teaches": _RATING, "languages": ["fr"], "eagerness": "x"},
-    "rounds": {"seed": 2},
-    "replay": {"topic": "upward.pairs.v1"},
-    "{program_id}": {**SPEC, "title": "Taken over"},
-}
-"""A valid body for every command that takes one, by the last part of its path."""
 
 
 @dataclass(frozen=True)
@@ -236,12 +215,13 @@ async def snapshot(world: World) -> dict[str, object]:
 
 async def test_participants_find_and_change_nothing_of_others(world: World) -> None:
     before = await snapshot(world)
-    # One pair's both sides, the one who has not answered a proposal, and who waits in two programs.
+    people = world.story.people
     pairs = list(world.story.owners["pair_id"].values())
-    waiting = [one for one in world.story.people if not any(one in pair for pair in pairs)]
-    assert waiting[-1] == world.story.people[-1]
-    silent = next(iter(pairs[3] & set(world.story.people[:4])))
-    for person_id in [*pairs[0], silent, waiting[-1], "p_nobody"]:
+    silent = pairs[3] & set(people[:4])
+    waiting = [one for one in people if not any(one in pair for pair in pairs)]
+    # One pair's both sides, the one who has not answered a proposal, one who waits, one who is in
+    # two programs, one who is in none.
+    for person_id in {*pairs[0], *silent, waiting[0], people[-1], "p_nobody"}:
         by = await attacker(world, person_id, "participant")
         found = await attack_objects(world, by) + await attack_lists(world, by)
         assert not found, "\n".join(found)
@@ -305,7 +285,7 @@ async def test_a_key_that_somebody_else_used_opens_nothing(world: World) -> None
         )
 
     response_id = str(json_of(await send(mentor), 201)["response_id"])
-    for thief in (*other, story.people[-1]):
+    for thief in (*other, "p_nobody"):
         answer = await send(thief)
         assert answer.status_code == 404
         assert response_id not in answer.text

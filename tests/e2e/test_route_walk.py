@@ -283,7 +283,11 @@ async def test_the_platform_lets_in_exactly_whom_its_services_do(
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/enrollment/v1/nothing", "/enrollment", "//", "/v1"])
+NOWHERE = ["/nothing", "/v1", "//", "/livez/", "/enrollment", "/enrollment/livez", "/enrollment/v1"]
+NOWHERE += ["/enrollment/v1/nothing", "/enrollment/v1/programs/"]
+
+
+@pytest.mark.parametrize("path", NOWHERE)
 async def test_a_path_that_leads_nowhere_is_answered_with_a_problem_document(
     story: Story, path: str
 ) -> None:

@@ -1,7 +1,7 @@
 """A small company that lives a few days on all five services, and who may know what of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +30,25 @@ SPEC: dict[str, Any] = {
     "training": {"mentor": [MODULE], "mentee": [MODULE]},
     "surveys": [{"kind": "pulse", "instrument": "pulse", "instrument_version": 1}],
 }
+
+_RATING = [{"topic_id": TOPIC, "proficiency": 1}]
+_TIME = {"starts_at": "2026-01-20T09:00:00+00:00", "minutes": 30}
+BODIES: Mapping[str, object] = {
+    "profile": {"role": "mentor", "teaches": _RATING, "languages": ["fr"], "eagerness": "x"},
+    "training": {"module": MODULE},
+    "ground-rules": {"scope": "individuals", "off_limits": ["x"]},
+    "sessions": {**_TIME, "mode": "virtual", "topics": [TOPIC]},
+    "agenda": {"goal": "x", "items": ["x"]},
+    "move": _TIME,
+    "hold": {"minutes": 30, "attended": ["x", "y"], "takeaways": ["x"], "learned": False},
+    "notes": {"takeaways": ["x"], "learned": False},
+    "responses": {"answers": {"satisfaction": 1}},
+    "participants": {"role": "mentor", "teaches": _RATING, "languages": ["fr"], "eagerness": "x"},
+    "rounds": {"seed": 2},
+    "replay": {"topic": "upward.pairs.v1", "since": "2026-01-05T00:00:00Z"},
+    "{program_id}": {**SPEC, "title": "Taken over", "cadence_days": 7, "cross_region": True},
+}
+"""A valid body for every command that takes one, by the last part of its path."""
 
 
 @dataclass

@@ -25,18 +25,18 @@ from shared.store.port import Document, Index
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Minutes = Annotated[int, Field(ge=5, le=480)]
-Takeaways = Annotated[tuple[Text, ...], Field(max_length=50)]
+Takeaways = Annotated[tuple[Text, ...], Field(strict=False, max_length=50)]
 
 
 class _Words(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class Agenda(_Words):
     """What a mentee wants from a session, tied to a goal that both see."""
 
     goal: Text
-    items: tuple[Text, ...] = Field(min_length=1, max_length=20)
+    items: tuple[Text, ...] = Field(strict=False, min_length=1, max_length=20)
 
 
 class Plan(_Words):
@@ -45,7 +45,7 @@ class Plan(_Words):
     starts_at: WrittenInstant
     minutes: Minutes
     mode: MeetingMode
-    topics: tuple[Name, ...] = Field(default=(), max_length=20)
+    topics: tuple[Name, ...] = Field(default=(), strict=False, max_length=20)
     agenda: Agenda | None = None
 
 
@@ -70,8 +70,8 @@ class Record(Notes):
     """How a session went: how long it took, who was there, and the recording member's notes."""
 
     minutes: int = Field(ge=1, le=480)
-    attended: tuple[Name, ...] = Field(min_length=2, max_length=100)
-    tags: tuple[SessionTag, ...] = Field(default=(), max_length=10)
+    attended: tuple[Name, ...] = Field(strict=False, min_length=2, max_length=100)
+    tags: tuple[SessionTag, ...] = Field(default=(), strict=False, max_length=10)
 
     def check(self, pair: PairRecord) -> None:
         """Raise InvalidInputError unless members of both sides were there, each named once."""
