@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: help setup lock format lint type test test-cluster bench demo up clean
+.PHONY: help setup lock format lint type test test-cluster faults fuzz demo up clean
 
 help:  ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,7 +53,10 @@ test-cluster: setup  ## the contract suites on a real Kafka broker and a MongoDB
 	@echo "not yet: cluster mode is not built, so there is nothing here to test on a real broker"
 
 faults: setup  ## kill -9 at every failpoint and at random moments, with many seeds
-	@$(RUN)pytest -m long tests/faults $(PYTEST_ARGS)
+	@$(RUN)pytest -n 2 --dist loadgroup -m long tests/faults $(PYTEST_ARGS)
+
+fuzz: setup  ## schemathesis with many examples on every route
+	@$(RUN)pytest -n 2 -m long tests/e2e $(PYTEST_ARGS)
 
 demo: setup  ## a year of a real organization in a minute; ARGS=--exit ends instead of serving
 	@$(RUN)upward demo $(ARGS)

@@ -26,6 +26,7 @@ _FIRST_ROUND = 12
 _WAVE_DAYS = 14
 _AT_ONCE = 24
 _SETTLE_SECONDS = 60.0
+_OPEN = ("proposed", "active", "paused")
 
 
 class DemoError(Exception):
@@ -477,8 +478,13 @@ class Story:
             key="close",
         )
         await self.settle()
-        # Pairs end by the clock's work, which counts as done only for a moment after the news.
-        self.clock.set(self.clock.now() + timedelta(minutes=1))
+        # The clock stands still now, so what the news brings about is waited for, not the clock.
+        deadline = monotonic() + _SETTLE_SECONDS
+        while [pair for status in _OPEN async for pair in self._pairs(status)]:
+            if monotonic() > deadline:
+                msg = "The program closed and its pairs did not end; see the log of matching."
+                raise DemoError(msg)
+            await asyncio.sleep(0.1)
         await self.settle()
 
 

@@ -2,7 +2,6 @@
 
 import json
 import random
-import subprocess
 import time
 from pathlib import Path
 
@@ -29,43 +28,60 @@ def _must_equal(run: DemoRun, undisturbed: DemoRun) -> None:
     assert set(summary["violations"].values()) <= {0}
 
 
-def _wait_for_death(process: "subprocess.Popen[bytes]", seconds: float = 120) -> str:
-    said, _ = process.communicate(timeout=seconds)
-    return said.decode()
-
-
-# Early hits strike while people enroll, late ones in the middle of sessions and feedback.
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("hit", [40])
-@pytest.mark.parametrize("name", FAILPOINTS)
-def test_a_kill_at_a_failpoint_loses_and_doubles_nothing(
-    name: str, hit: int, tmp_path: Path, undisturbed: DemoRun
-) -> None:
-    run = DemoRun(tmp_path)
+def _dies_and_recovers(name: str, hit: int, folder: Path, undisturbed: DemoRun) -> None:
+    run = DemoRun(folder)
     process = run.start(UPWARD_FAILPOINT=f"{name}:{hit}")
-    said = _wait_for_death(process)
-    assert process.returncode != 0, f"the failpoint {name} was never hit\n{said[-1000:]}"
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0, f"{name} was not hit {hit} times\n{said.decode()[-1000:]}"
     _must_equal(run, undisturbed)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_twenty_kills_at_random_moments_lose_and_double_nothing(
-    tmp_path: Path, undisturbed: DemoRun
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["relay.after_publish", "consumer.after_apply"])
+def test_a_kill_where_delivery_repeats_loses_and_doubles_nothing(
+    name: str, tmp_path: Path, undisturbed: DemoRun
 ) -> None:
-    run, seed = DemoRun(tmp_path), 20260105
+    _dies_and_recovers(name, 60, tmp_path, undisturbed)
+
+
+# Early hits strike while people enroll, late ones in the middle of sessions and feedback.
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("hit", [5, 40, 150])
+@pytest.mark.parametrize("name", FAILPOINTS)
+def test_a_kill_at_any_failpoint_loses_and_doubles_nothing(
+    name: str, hit: int, tmp_path: Path, undisturbed: DemoRun
+) -> None:
+    _dies_and_recovers(name, hit, tmp_path, undisturbed)
+
+
+def _kill_again_and_again(run: DemoRun, kills: int, seed: int) -> None:
     moments = random.Random(seed)
-    kills = 0
-    while kills < 20:
+    for number in range(kills):
         process = run.start()
         # Counted from the moment at which the platform answers: before it there is no load.
         run.wait_until_serving(process)
-        time.sleep(moments.uniform(0, 2))
-        if process.poll() is not None:
-            break
+        time.sleep(moments.uniform(0, 1))
+        assert process.poll() is None, f"seed {seed}: the demo ended after {number} kills"
         kill_group(process)
         process.communicate()
-        kills += 1
-    assert kills == 20, f"seed {seed}: the demo ended after {kills} kills"
+
+
+@pytest.mark.timeout(300)
+def test_three_kills_at_random_moments_lose_and_double_nothing(
+    tmp_path: Path, undisturbed: DemoRun
+) -> None:
+    run = DemoRun(tmp_path)
+    _kill_again_and_again(run, kills=3, seed=3)
+    _must_equal(run, undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [20260105, 7])
+def test_twenty_kills_at_random_moments_lose_and_double_nothing(
+    seed: int, tmp_path: Path, undisturbed: DemoRun
+) -> None:
+    run = DemoRun(tmp_path)
+    _kill_again_and_again(run, kills=20, seed=seed)
     _must_equal(run, undisturbed)

@@ -736,6 +736,7 @@ async def test_a_replay_publishes_again_and_changes_nothing(bus: Bus) -> None:
         await chain.settle()
         await chain.store.transact(emit_pause, "b")
         await eventually(is_applied(other.store, "b"))
+        await eventually(is_applied(chain.store, "b"))
         before = await other.versions("b"), await chain.versions("b")
         assert await chain.store.outbox.replay(topic=PARTICIPANTS) == 1
         await chain.settle()

@@ -96,8 +96,10 @@ class DemoRun:
         """Export the events as `upward events export` does."""
         target = self.folder / "events.ndjson"
         subprocess.run(
-            [sys.executable, "-m", "deploy.cli", "events", "export", str(target)]
-            + ["--data", str(self.data)],
+            [
+                *(sys.executable, "-m", "deploy.cli", "events", "export"),
+                *(str(target), "--data", str(self.data)),
+            ],
             cwd=ROOT,
             check=True,
             capture_output=True,
