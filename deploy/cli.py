@@ -18,9 +18,7 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bench.bus import bench_bus
 from deploy.client import ApiError, Client, Json, UnreachableError
-from deploy.contracts import ContractBreakError, check_contracts, export_contracts
 from deploy.demo.run import (
     ROSTER,
     Demo,
@@ -33,8 +31,7 @@ from deploy.demo.run import (
 from deploy.demo.story import DemoError
 from deploy.doctor import examine
 from deploy.local.event_log import export_events, read_events
-from deploy.local.platform import BUILDERS, DataFolder, EmbeddedPlatform
-from deploy.local.server import serve as serve_platform
+from deploy.local.folder import DataFolder
 from shared.clock import monotonic
 from shared.errors import UpwardError
 from shared.events.topics import SERVICES
@@ -143,14 +140,18 @@ def up(
 @app.command()
 def serve(service: str, data: Data = DATA, port: Port = 8080, host: Host = "127.0.0.1") -> None:
     """Run one service alone on the data folder."""
-    if service not in BUILDERS:
-        fail(f"There is no service {service!r}.", f"Choose one of {', '.join(BUILDERS)}.")
+    if service not in SERVICES:
+        fail(f"There is no service {service!r}.", f"Choose one of {', '.join(SERVICES)}.")
     _serve(data, host, port, [service], until_stdin_closes=False)
 
 
 def _serve(
     data: Path, host: str, port: int, services: list[str] | None, *, until_stdin_closes: bool
 ) -> None:
+    # Imported here: the services take a second to import, which no other command needs.
+    from deploy.local.platform import EmbeddedPlatform
+    from deploy.local.server import serve as serve_platform
+
     configure_logging(os.environ.get("UPWARD_LOG_LEVEL", "WARNING"))
 
     async def work() -> None:
@@ -325,6 +326,8 @@ def publish_program(
 @contracts_app.command("export")
 def contracts_export() -> None:
     """Write AsyncAPI and the JSON Schemas from the code."""
+    from deploy.contracts import ContractBreakError, export_contracts
+
     try:
         changed = export_contracts()
     except ContractBreakError as error:
@@ -337,6 +340,8 @@ def contracts_export() -> None:
 @contracts_app.command("check")
 def contracts_check() -> None:
     """Compare code and committed contract; fail on drift or a breaking change."""
+    from deploy.contracts import check_contracts
+
     problems = check_contracts()
     for problem in problems:
         err.print(problem, highlight=False)
@@ -471,6 +476,8 @@ def _letter(service: str, letter_id: str) -> str:
 @app.command()
 def bench(name: str, as_json: AsJson = False) -> None:
     """Measure: `bus` is the embedded bus beside bare SQLite inserts of the same bytes."""
+    from deploy.bench.bus import bench_bus
+
     if name != "bus":
         fail(f"There is no benchmark {name!r}.", "Choose bus.")
     with err.status("Measuring …"):

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from deploy.client import ApiError, Client, UnreachableError
-from deploy.local.platform import DataFolder, DataFolderInUseError
+from deploy.local.folder import DataFolder, DataFolderInUseError
 from shared.events.topics import SERVICES
 from shared.http.auth import LocalIssuer
 

@@ -23,7 +23,7 @@ from deploy.client import Client, Json, UnreachableError
 from deploy.demo.invariants import count_violations, without_redeliveries
 from deploy.demo.story import START, DemoError, Story
 from deploy.local.event_log import read_events
-from deploy.local.platform import DataFolder
+from deploy.local.folder import DataFolder
 from shared.clock import FileClock, format_instant, monotonic
 from shared.http.auth import LocalIssuer
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
-from shared.messaging.consumer import PermanentError, parse
 from shared.messaging.dead_letters import RawRecord
 from shared.messaging.local_log import LocalLog
 from shared.messaging.local_storage import StoredRecord
+from shared.messaging.parsing import PermanentError, parse
 
 _TAIL_SECONDS = 0.3
 

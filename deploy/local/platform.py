@@ -1,9 +1,6 @@
 """The embedded platform: all five services in one process, on SQLite files in one folder."""
 
 import asyncio
-import fcntl
-import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +10,13 @@ from fastapi import FastAPI
 from faststream.kafka import KafkaBroker
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deploy.local.folder import DataFolder
 from services.enrollment.app import build as build_enrollment
 from services.feedback.app import build as build_feedback
 from services.matching.app import build as build_matching
 from services.reporting.app import build as build_reporting
 from services.sessions.app import build as build_sessions
 from shared.clock import Clock, FileClock, SystemClock
-from shared.errors import UpwardError
 from shared.events.topics import TOPICS
 from shared.health import Health
 from shared.http.app import health_router
@@ -38,64 +35,6 @@ BUILDERS: Mapping[str, Callable[[Platform], Service]] = {
     "feedback": build_feedback,
     "reporting": build_reporting,
 }
-
-
-class DataFolderInUseError(UpwardError):
-    """Another process runs on the same data folder."""
-
-    code = "data_folder_in_use"
-
-
-class DataFolder:
-    """Where the embedded platform keeps everything: events, documents, keys, its clock."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.log = path / "events.db"
-        self.clock = path / "clock"
-        self.issuer_key = path / "keys" / "issuer.pem"
-
-    def store(self, service: str) -> Path:
-        """Return the file of a service's store."""
-        return self.path / f"{service}.db"
-
-    def secret(self, service: str, name: str) -> bytes:
-        """Return a secret of 32 bytes, made on first use and readable by its owner alone."""
-        self.keep_secret(service, name, secrets.token_bytes(32))
-        return self._key(service, name).read_bytes()
-
-    def keep_secret(self, service: str, name: str, value: bytes) -> None:
-        """Keep a secret unless there is one: it never changes."""
-        file = self._key(service, name)
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".new")
-            partial.touch(mode=0o600)
-            partial.write_bytes(value)
-            partial.replace(file)
-
-    def _key(self, service: str, name: str) -> Path:
-        return self.path / "keys" / f"{service}-{name}.key"
-
-    def lock(self) -> IO[str]:
-        """Hold the folder for this process until the file is closed or the process ends.
-
-        Raises DataFolderInUseError.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = (self.path / "lock").open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            file.close()
-            detail = f"{self.path} is in use by process {holder}; stop it or choose another folder."
-            raise DataFolderInUseError(detail) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        return file
 
 
 class EmbeddedPlatform:

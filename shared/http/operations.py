@@ -10,8 +10,9 @@ from shared.clock import Instant, WrittenInstant
 from shared.errors import RuleViolationError
 from shared.http.call import Call, allow
 from shared.http.pagination import Cursor, Limit, Page, page, read_cursor
-from shared.messaging.consumer import Consumer, PermanentError
+from shared.messaging.consumer import Consumer
 from shared.messaging.dead_letters import DeadLetter
+from shared.messaging.parsing import PermanentError
 from shared.store.port import Store, Transaction
 
 Operator = Annotated[Call, allow("operator")]

@@ -12,27 +12,25 @@ From the outside in, and why in this order:
 
 import asyncio
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-import orjson
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
-from pydantic import ValidationError
 
 from shared import cancellation, metrics
 from shared.clock import Clock
 from shared.errors import StaleWriteError, UnavailableError, UpwardError
 from shared.events.envelope import Envelope, Event
-from shared.events.registry import EVENTS_BY_TYPE
-from shared.events.topics import MAX_EVENT_BYTES
 from shared.failpoints import failpoint
 from shared.logging import get_logger
+from shared.messaging.breaker import DEFAULT_LIMIT, Breaker, DeadLetterLimit
 from shared.messaging.dead_letters import DeadLetter, RawRecord, bury
+from shared.messaging.parsing import PermanentError, parse_data, parse_envelope
 from shared.store.port import Store, Transaction
 from shared.tracing import Trace, next_traceparent, traced
 
@@ -52,53 +50,11 @@ _MAX_REASON = 500
 
 
 @dataclass(frozen=True)
-class DeadLetterLimit:
-    """When to stop rather than dead-letter on: a bad deployment looks like this, bad data not.
-
-    `window` is the number of latest records over which `ratio` is taken, once it is full.
-    """
-
-    in_a_row: int = 50
-    ratio: float = 0.25
-    window: int = 400
-
-
-class PermanentError(Exception):
-    """The record can never be processed as it is; the message says why and quotes no content."""
-
-
-@dataclass(frozen=True)
 class _Delivery:
     record: RawRecord
     envelope: Envelope | None = None
     event: Event | None = None  # None where nobody here wants it, too
     reason: str | None = None  # why it can't be processed
-
-
-class _Breaker:
-    """Counts dead letters among the latest records."""
-
-    def __init__(self, limit: DeadLetterLimit) -> None:
-        self._limit = limit
-        self._row = 0
-        self._window: deque[bool] = deque(maxlen=limit.window)
-
-    def copy(self) -> "_Breaker":
-        twin = _Breaker(self._limit)
-        twin._row, twin._window = self._row, self._window.copy()
-        return twin
-
-    def count(self, *, dead: bool) -> None:
-        self._row = self._row + 1 if dead else 0
-        self._window.append(dead)
-
-    def verdict(self) -> str | None:
-        if self._row >= self._limit.in_a_row:
-            return f"{self._row} dead letters in a row"
-        full = len(self._window) == self._limit.window
-        if full and (share := sum(self._window) / len(self._window)) > self._limit.ratio:
-            return f"{share:.0%} of the last {self._limit.window} records are dead letters"
-        return None
 
 
 class DeadLetterLimitError(Exception):
@@ -127,52 +83,6 @@ class _DrainOnRevoke(ConsumerRebalanceListener):
         """Positions come from the committed offsets: nothing to do."""
 
 
-def parse(record: RawRecord) -> tuple[Envelope, Event]:
-    """Return the event of a record. Raises PermanentError with a reason that quotes no content."""
-    envelope, kind = _parse_envelope(record)
-    return envelope, _parse_data(record, envelope, kind)
-
-
-def _parse_envelope(record: RawRecord) -> tuple[Envelope, type[Event]]:
-    if record.value is None:
-        raise PermanentError("tombstone: the record has no value")
-    if len(record.value) > MAX_EVENT_BYTES:
-        reason = f"too large: {len(record.value)} bytes, the contract allows {MAX_EVENT_BYTES}"
-        raise PermanentError(reason)
-    try:
-        envelope = Envelope.from_headers(record.headers)
-    except ValidationError as error:
-        raise PermanentError(f"envelope: {_rules(error)}") from error
-    except ValueError as error:
-        raise PermanentError(f"envelope: {error}") from error
-    kind = EVENTS_BY_TYPE.get(envelope.type)
-    if kind is None:
-        raise PermanentError(f"unknown type {envelope.type}")
-    # A mirrored topic carries its region in front of the name.
-    if not (record.topic == kind.topic or record.topic.endswith(f".{kind.topic}")):
-        raise PermanentError(f"{envelope.type} does not belong on {record.topic}")
-    return envelope, kind
-
-
-def _parse_data(record: RawRecord, envelope: Envelope, kind: type[Event]) -> Event:
-    try:
-        event = kind.model_validate(orjson.loads(record.value or b""))
-    except orjson.JSONDecodeError as error:
-        raise PermanentError("data: not JSON") from error
-    except ValidationError as error:
-        raise PermanentError(f"data: {_rules(error)}") from error
-    if event.subject != envelope.subject or event.program_id != envelope.program:
-        raise PermanentError("envelope and data name different subjects or programs")
-    return event
-
-
-def _rules(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}"
-        for item in error.errors(include_input=False, include_url=False, include_context=False)[:5]
-    )
-
-
 def _short(reason: str) -> str:
     # It travels in a header: UTF-8, and no longer than somebody reads.
     return reason[:_MAX_REASON].encode(errors="replace").decode()
@@ -186,14 +96,14 @@ class Consumer:
         service: str,
         store: Store,
         clock: Clock,
-        limit: DeadLetterLimit = DeadLetterLimit(),
+        limit: DeadLetterLimit = DEFAULT_LIMIT,
     ) -> None:
         self.service = service
         self.group = f"upward.{service}"
         self.stopped_because: str | None = None
         self._store = store
         self._clock = clock
-        self._breaker = _Breaker(limit)
+        self._breaker = Breaker(limit)
         self._handlers: dict[type[Event], EventHandler] = {}
         self._subscriber: BatchSubscriber | None = None
         self._failures = 0
@@ -298,7 +208,7 @@ class Consumer:
             age = (self._clock.now() - newest).total_seconds()
             metrics.CONSUMER_LAG_SECONDS.labels(self.service).set(max(0.0, age))
 
-    async def _apply_all(self, deliveries: Sequence[_Delivery], before: _Breaker) -> None:
+    async def _apply_all(self, deliveries: Sequence[_Delivery], before: Breaker) -> None:
         try:
             for delivery in deliveries:
                 self._count(dead=delivery.reason is not None)
@@ -317,10 +227,10 @@ class Consumer:
 
     def _parse(self, record: RawRecord) -> _Delivery:
         try:
-            envelope, kind = _parse_envelope(record)
+            envelope, kind = parse_envelope(record)
             if kind not in self._handlers:
                 return _Delivery(record, envelope)
-            return _Delivery(record, envelope, _parse_data(record, envelope, kind))
+            return _Delivery(record, envelope, parse_data(record, envelope, kind))
         except PermanentError as error:
             return _Delivery(record, reason=_short(str(error)))
         except Exception as error:

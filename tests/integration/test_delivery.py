@@ -26,12 +26,14 @@ from shared.events.topics import (
     dead_letter_topic,
 )
 from shared.ids import new_event_id
+from shared.messaging.breaker import DeadLetterLimit
 from shared.messaging.broker import EmbeddedKafkaBroker
-from shared.messaging.consumer import Consumer, DeadLetterLimit, PermanentError
+from shared.messaging.consumer import Consumer
 from shared.messaging.dead_letters import DeadLetter
 from shared.messaging.local_log import LocalLog
 from shared.messaging.local_producer import LocalProducer
 from shared.messaging.local_storage import StoredRecord
+from shared.messaging.parsing import PermanentError
 from shared.messaging.relay import Relay
 from shared.store.port import Document, Store, Transaction
 from shared.store.sqlite import SqliteStore

@@ -11,16 +11,17 @@ from typing import TypeVar
 import httpx
 import orjson
 
-from deploy.local.platform import DataFolder, EmbeddedPlatform
+from deploy.local.folder import DataFolder
+from deploy.local.platform import EmbeddedPlatform
 from shared.clock import FileClock
 from shared.events.envelope import Envelope, Event, data_schema
 from shared.events.topics import TOPICS
 from shared.http.auth import Role
 from shared.ids import new_event_id
-from shared.messaging.consumer import PermanentError, parse
 from shared.messaging.dead_letters import RawRecord
 from shared.messaging.local_log import LocalLog
 from shared.messaging.local_producer import LocalProducer
+from shared.messaging.parsing import PermanentError, parse
 
 E = TypeVar("E", bound=Event)
 

@@ -1,0 +1,48 @@
+"""When to stop consuming rather than dead-letter on."""
+
+from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DeadLetterLimit:
+    """When to stop rather than dead-letter on: a bad deployment looks like this, bad data not.
+
+    `window` is the number of latest records over which `ratio` is taken, once it is full.
+    """
+
+    in_a_row: int = 50
+    ratio: float = 0.25
+    window: int = 400
+
+
+DEFAULT_LIMIT = DeadLetterLimit()
+
+
+class Breaker:
+    """Counts dead letters among the latest records."""
+
+    def __init__(self, limit: DeadLetterLimit) -> None:
+        self._limit = limit
+        self._row = 0
+        self._window: deque[bool] = deque(maxlen=limit.window)
+
+    def copy(self) -> "Breaker":
+        """Return a breaker that has counted the same and counts on by itself."""
+        twin = Breaker(self._limit)
+        twin._row, twin._window = self._row, self._window.copy()
+        return twin
+
+    def count(self, *, dead: bool) -> None:
+        """Count one record."""
+        self._row = self._row + 1 if dead else 0
+        self._window.append(dead)
+
+    def verdict(self) -> str | None:
+        """Return why the consumer must stop, or None."""
+        if self._row >= self._limit.in_a_row:
+            return f"{self._row} dead letters in a row"
+        full = len(self._window) == self._limit.window
+        if full and (share := sum(self._window) / len(self._window)) > self._limit.ratio:
+            return f"{share:.0%} of the last {self._limit.window} records are dead letters"
+        return None

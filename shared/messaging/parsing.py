@@ -1,0 +1,61 @@
+"""From a record's bytes to an event of the contract, or to the reason why it is none."""
+
+import orjson
+from pydantic import ValidationError
+
+from shared.events.envelope import Envelope, Event
+from shared.events.registry import EVENTS_BY_TYPE
+from shared.events.topics import MAX_EVENT_BYTES
+from shared.messaging.dead_letters import RawRecord
+
+
+class PermanentError(Exception):
+    """The record can never be processed as it is; the message says why and quotes no content."""
+
+
+def parse(record: RawRecord) -> tuple[Envelope, Event]:
+    """Return the event of a record. Raises PermanentError with a reason that quotes no content."""
+    envelope, kind = parse_envelope(record)
+    return envelope, parse_data(record, envelope, kind)
+
+
+def parse_envelope(record: RawRecord) -> tuple[Envelope, type[Event]]:
+    """Return the envelope and the class of the data, which is not read yet. Raises as above."""
+    if record.value is None:
+        raise PermanentError("tombstone: the record has no value")
+    if len(record.value) > MAX_EVENT_BYTES:
+        reason = f"too large: {len(record.value)} bytes, the contract allows {MAX_EVENT_BYTES}"
+        raise PermanentError(reason)
+    try:
+        envelope = Envelope.from_headers(record.headers)
+    except ValidationError as error:
+        raise PermanentError(f"envelope: {_rules(error)}") from error
+    except ValueError as error:
+        raise PermanentError(f"envelope: {error}") from error
+    kind = EVENTS_BY_TYPE.get(envelope.type)
+    if kind is None:
+        raise PermanentError(f"unknown type {envelope.type}")
+    # A mirrored topic carries its region in front of the name.
+    if not (record.topic == kind.topic or record.topic.endswith(f".{kind.topic}")):
+        raise PermanentError(f"{envelope.type} does not belong on {record.topic}")
+    return envelope, kind
+
+
+def parse_data(record: RawRecord, envelope: Envelope, kind: type[Event]) -> Event:
+    """Return the data of a record whose envelope was read. Raises as above."""
+    try:
+        event = kind.model_validate(orjson.loads(record.value or b""))
+    except orjson.JSONDecodeError as error:
+        raise PermanentError("data: not JSON") from error
+    except ValidationError as error:
+        raise PermanentError(f"data: {_rules(error)}") from error
+    if event.subject != envelope.subject or event.program_id != envelope.program:
+        raise PermanentError("envelope and data name different subjects or programs")
+    return event
+
+
+def _rules(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}"
+        for item in error.errors(include_input=False, include_url=False, include_context=False)[:5]
+    )
