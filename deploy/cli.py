@@ -417,6 +417,19 @@ def replay(
     out.print(f"{report['events']:,} events will be published again.", highlight=False)
 
 
+@app.command()
+def rebuild(data: Data = DATA) -> None:
+    """Have reporting read the whole event log again; the platform must not run on the folder."""
+    from deploy.local.rebuild import rebuild_reporting
+
+    _log(data)
+    count = run(rebuild_reporting(DataFolder(data)))
+    out.print(
+        f"Reporting reads {count} partitions from their beginning at the next `upward up`.",
+        highlight=False,
+    )
+
+
 @dlq_app.command("list")
 def dlq_list(
     service: Annotated[str | None, typer.Argument()] = None,

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from fastapi import FastAPI
 from faststream.kafka import KafkaBroker
@@ -52,7 +53,7 @@ class EmbeddedPlatform:
         self.issuer = LocalIssuer(folder.issuer_key)
         self.verifier: TokenVerifier = self.issuer.verifier()
         self.log = LocalLog(folder.log)
-        self._lock: IO[str] | None = None
+        self._steps = AsyncExitStack()
         self.services = [BUILDERS[name](self) for name in services or BUILDERS]
         self.app: ASGIApp = _PlatformApp(self.services, self)
 
@@ -83,11 +84,21 @@ class EmbeddedPlatform:
         return path
 
     async def __aenter__(self) -> Self:
-        self._lock = self.folder.lock()
-        await self.log.open()
-        await self.log.create_topics({name: topic.partitions for name, topic in TOPICS.items()})
-        for service in self.services:
-            await service.start()
+        async with AsyncExitStack() as steps:
+            lock = self.folder.lock()
+            steps.callback(lock.close)
+            await self.log.open()
+            steps.push_async_callback(self.log.close)
+            topics = {name: topic.partitions for name, topic in TOPICS.items()}
+            await self.log.create_topics(topics)
+            # The last one started is the first to stop: pushed against the events' direction, so
+            # that what one still publishes the next still takes.
+            for service in reversed(self.services):
+                steps.push_async_callback(service.stop)
+            for service in self.services:
+                await service.start()
+            # All started: from here on the steps back are __aexit__'s.
+            self._steps = steps.pop_all()
         return self
 
     async def __aexit__(
@@ -96,12 +107,7 @@ class EmbeddedPlatform:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # In the events' direction, so that what one still publishes the next still takes.
-        for service in self.services:
-            await service.stop()
-        await self.log.close()
-        if self._lock is not None:
-            self._lock.close()
+        await self._steps.aclose()
 
     def live(self) -> list[str]:
         """Return what only a restart would mend."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
 
+from deploy.local.folder import DataFolder, DataFolderInUseError
+from deploy.local.rebuild import rebuild_reporting
 from services.reporting.kpis.bucket import Bucket, Kind
-from services.reporting.repository import DOCUMENTS, buckets, rebuild
-from shared.messaging.local_log import LocalLog
+from services.reporting.repository import DOCUMENTS, buckets
 from shared.store.port import Store
 from tests.checker.kpis import compute
 from tests.checker.reading import read
@@ -219,26 +219,17 @@ async def test_the_log_read_again_from_its_beginning_gives_the_same_figures(
 ) -> None:
     async with running_platform(tmp_path, services=["reporting"]) as running:
         await tell(running, YEAR.said)
-        service = running.platform.services[0]
-        consumer = service.consumer
-        live = await all_buckets(service.store)
+        live = await all_buckets(running.platform.services[0].store)
         assert live["all"]
 
-    # The platform stands still, so nobody reads the log while it is set back.
+    folder = DataFolder(tmp_path)
+    with folder.lock(), pytest.raises(DataFolderInUseError):
+        await rebuild_reporting(folder)
+    await rebuild_reporting(folder)
     store = running.platform.store("reporting")
     await store.open(DOCUMENTS)
-    await rebuild(store, consumer.group)
     assert await all_buckets(store) == {kind: {} for kind in KINDS}
     await store.close()
-    log = LocalLog(running.folder.log)
-    await log.open()
-    beginning = {
-        TopicPartition(topic, partition): 0
-        for topic in consumer.topics
-        for partition in range(log.topics[topic])
-    }
-    await log.commit_offsets(consumer.group, beginning)
-    await log.close()
 
     async with running_platform(tmp_path, services=["reporting"]) as running:
         await running.settle()
