@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Protocol
 
 from fastapi import APIRouter, FastAPI
 from faststream.kafka import KafkaBroker
 
 from shared import metrics
-from shared.clock import Clock
+from shared.clock import Clock, monotonic
 from shared.http.app import create_app
 from shared.http.auth import TokenVerifier
 from shared.http.call import Access, CommandAnswer, purge_answers
@@ -24,6 +24,7 @@ from shared.scheduling import Job, Scheduler
 from shared.store.port import Document, Store
 
 _PING_SECONDS = 5.0
+_HOUSEKEEPING_SECONDS = 5.0
 
 
 class Platform(Protocol):
@@ -42,10 +43,6 @@ class Platform(Protocol):
 
     def secret(self, service: str, name: str) -> bytes:
         """Return a stable secret of this service, made on first use."""
-        ...
-
-    def work_folder(self, service: str) -> Path:
-        """Return a folder where the service may keep files."""
         ...
 
 
@@ -81,11 +78,8 @@ class Service:
         self.consumer.subscribe(self._broker)
         self._relay = Relay(parts.name, store, self._broker)
 
-        async def forget_answers(now: object) -> None:
-            del now
-            await purge_answers(store, platform.clock.now())
-
-        self._scheduler = Scheduler(parts.name, platform.clock, (*parts.jobs, forget_answers))
+        self._kept_house = monotonic(), datetime.min.replace(tzinfo=UTC)
+        self._scheduler = Scheduler(parts.name, platform.clock, (*parts.jobs, self._keep_house))
         prefix = f"/{parts.name}/v1"
         self.app: FastAPI = create_app(
             parts.name,
@@ -124,6 +118,16 @@ class Service:
             for subscriber in self._broker.subscribers:
                 steps.push_async_callback(subscriber.stop)
             steps.push_async_callback(self._scheduler.stop)
+            self.consumer.leave()
+
+    async def _keep_house(self, now: datetime) -> None:
+        """Every few seconds, by either clock, forget old answers and set the alerts' gauges."""
+        waited = max(monotonic() - self._kept_house[0], (now - self._kept_house[1]).total_seconds())
+        if waited < _HOUSEKEEPING_SECONDS:
+            return
+        self._kept_house = monotonic(), now
+        await purge_answers(self.store, now)
+        await self.flow()
 
     async def flow(self) -> Flow:
         """Return what the service has not published, not consumed, and not done on time.

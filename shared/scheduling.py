@@ -1,6 +1,7 @@
 """Work that time brings: each service's jobs, run again and again by the service's clock."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
@@ -14,6 +15,7 @@ Job = Callable[[datetime], Awaitable[None]]
 _INTERVAL_SECONDS = 0.5
 # How often a look at the clock tells whether the interval has passed by it: simulated time jumps.
 _LOOK_SECONDS = 0.02
+_STOP_SECONDS = 20.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -35,10 +37,11 @@ class Scheduler:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Finish the job under way, then stop."""
+        """Finish the job under way if it ends in time, then stop; a job is safe to cut off."""
         self._stopping.set()
         if self._task is not None:
-            await self._task
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._task, _STOP_SECONDS)
             self._task = None
 
     def alive(self) -> bool:

@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 from typing import IO
 
+from shared.durable import keep_file
 from shared.errors import UpwardError
 
 
@@ -29,22 +30,12 @@ class DataFolder:
         return self.path / f"{service}.db"
 
     def secret(self, service: str, name: str) -> bytes:
-        """Return a secret of 32 bytes, made on first use and readable by its owner alone."""
-        self.keep_secret(service, name, secrets.token_bytes(32))
-        return self._key(service, name).read_bytes()
+        """Return a secret of 32 bytes, made on first use."""
+        return self.keep_secret(service, name, secrets.token_bytes(32))
 
-    def keep_secret(self, service: str, name: str, value: bytes) -> None:
-        """Keep a secret unless there is one: it never changes."""
-        file = self._key(service, name)
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".new")
-            partial.touch(mode=0o600)
-            partial.write_bytes(value)
-            partial.replace(file)
-
-    def _key(self, service: str, name: str) -> Path:
-        return self.path / "keys" / f"{service}-{name}.key"
+    def keep_secret(self, service: str, name: str, value: bytes) -> bytes:
+        """Keep a secret unless there is one, which never changes; return the one that is kept."""
+        return keep_file(self.path / "keys" / f"{service}-{name}.key", value)
 
     def lock(self) -> IO[str]:
         """Hold the folder for this process until the file is closed or the process ends.

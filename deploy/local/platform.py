@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +28,8 @@ from shared.runtime import Platform, Service
 from shared.store.port import Store
 from shared.store.sqlite import SqliteStore
 
+_REGION = "local"
+
 BUILDERS: Mapping[str, Callable[[Platform], Service]] = {
     "enrollment": build_enrollment,
     "matching": build_matching,
@@ -44,11 +45,8 @@ class EmbeddedPlatform:
     Simulated time is used where the folder has a clock file, the system's otherwise.
     """
 
-    def __init__(
-        self, folder: DataFolder, *, region: str = "local", services: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, folder: DataFolder, *, services: Sequence[str] | None = None) -> None:
         self.folder = folder
-        self.region = region
         self.clock: Clock = FileClock(folder.clock) if folder.clock.exists() else SystemClock()
         self.issuer = LocalIssuer(folder.issuer_key)
         self.verifier: TokenVerifier = self.issuer.verifier()
@@ -60,7 +58,7 @@ class EmbeddedPlatform:
     def store(self, service: str) -> Store:
         """Return the service's own store, not yet open."""
         return SqliteStore(
-            self.folder.store(service), service=service, region=self.region, clock=self.clock
+            self.folder.store(service), service=service, region=_REGION, clock=self.clock
         )
 
     def broker(self, service: str) -> KafkaBroker:
@@ -76,12 +74,6 @@ class EmbeddedPlatform:
     def secret(self, service: str, name: str) -> bytes:
         """Return a stable secret of this service."""
         return self.folder.secret(service, name)
-
-    def work_folder(self, service: str) -> Path:
-        """Return a folder where the service may keep files."""
-        path = self.folder.path / "work" / service
-        path.mkdir(parents=True, exist_ok=True)
-        return path
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as steps:

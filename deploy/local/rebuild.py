@@ -1,5 +1,7 @@
 """Rebuilding the figures of an embedded platform that stands still."""
 
+from contextlib import AsyncExitStack
+
 from aiokafka import TopicPartition
 
 from deploy.local.folder import DataFolder
@@ -17,18 +19,19 @@ async def rebuild_reporting(folder: DataFolder) -> int:
     """
     platform = EmbeddedPlatform(folder, services=["reporting"])
     consumer = platform.services[0].consumer
-    with folder.lock():
+    async with AsyncExitStack() as steps:
+        steps.callback(folder.lock().close)
         log = LocalLog(folder.log)
         await log.open()
+        steps.push_async_callback(log.close)
         beginning = {
             TopicPartition(topic, partition): 0
             for topic in consumer.topics
-            for partition in range(log.topics[topic])
+            for partition in range(log.topics.get(topic, 0))
         }
         await log.commit_offsets(consumer.group, beginning)
-        await log.close()
         store = platform.store("reporting")
         await store.open(DOCUMENTS)
+        steps.push_async_callback(store.close)
         await rebuild(store, consumer.group)
-        await store.close()
     return len(beginning)

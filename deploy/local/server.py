@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Generator
 
@@ -32,11 +33,12 @@ async def serve(
     First the HTTP server stops taking requests and finishes those it has, then each service
     finishes its events. Raises what starting the platform raises; OSError where the port is taken.
     """
+    listening = socket.create_server(
+        (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+    )
     server = _Server(
         uvicorn.Config(
             platform.app,
-            host=host,
-            port=port,
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -51,10 +53,11 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    async with platform:
-        if until_stdin_closes:
-            loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_stdin, loop, stop)
-        await server.serve()
+    with listening:
+        async with platform:
+            if until_stdin_closes:
+                loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_stdin, loop, stop)
+            await server.serve(sockets=[listening])
 
 
 def _stop_at_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from shared.durable import keep_file
 from shared.errors import UnauthenticatedError
 
 Role = Literal["participant", "coordinator", "analyst", "hr", "operator"]
@@ -85,6 +86,7 @@ class TokenVerifier:
                 roles=frozenset(role for role in ROLES if role in _texts(claims, "roles")),
                 programs=_texts(claims, "programs"),
             )
+            expires = float(claims["exp"])
         except (
             jwt.PyJWTError,
             LookupError,
@@ -94,7 +96,7 @@ class TokenVerifier:
             RecursionError,  # a header of many brackets
         ) as error:
             raise UnauthenticatedError(_INVALID) from error
-        self._known[token] = (principal, float(claims["exp"]))
+        self._known[token] = (principal, expires)
         if len(self._known) > _CACHE:
             self._known.popitem(last=False)
         return principal
@@ -123,18 +125,12 @@ class LocalIssuer:
     _KEY_ID = "local-1"
 
     def __init__(self, key_file: Path) -> None:
-        if not key_file.exists():
-            key_file.parent.mkdir(parents=True, exist_ok=True)
-            pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            partial = key_file.with_suffix(".new")
-            partial.touch(mode=0o600)
-            partial.write_bytes(pem)
-            partial.replace(key_file)
-        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        key = serialization.load_pem_private_key(keep_file(key_file, pem), password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             msg = f"{key_file} holds no elliptic curve key"
             raise TypeError(msg)

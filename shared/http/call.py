@@ -126,7 +126,9 @@ class Call:
 
     @property
     def _fingerprint(self) -> str:
-        return f"{self.method} {self.path} {self.body_digest}"
+        # With what the caller may: who lost a role or a program is not given an answer from before.
+        rights = ",".join((*sorted(self.caller.roles), *sorted(self.caller.programs)))
+        return f"{self.method} {self.path} {self.body_digest} {rights}"
 
     def _same_request(self, known: CommandAnswer) -> CommandAnswer:
         if known.fingerprint != self._fingerprint:

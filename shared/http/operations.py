@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.clock import Instant, WrittenInstant
-from shared.errors import RuleViolationError
+from shared.errors import RuleViolationError, UniqueViolationError
 from shared.http.call import Call, allow
 from shared.http.pagination import Cursor, Limit, Page, page, read_cursor
 from shared.messaging.consumer import Consumer
@@ -116,7 +116,7 @@ def operations_router(
 
         try:
             return await call.answer(200, DeadLetterView.of, retry)
-        except PermanentError as error:
+        except (PermanentError, UniqueViolationError, ValueError) as error:
             await call.command(keep_reason, str(error))
             raise RuleViolationError(str(error), code="still_dead") from error
 

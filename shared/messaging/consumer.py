@@ -11,6 +11,7 @@ From the outside in, and why in this order:
 """
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -108,6 +109,7 @@ class Consumer:
         self._subscriber: BatchSubscriber | None = None
         self._failures = 0
         self._stopping: asyncio.Task[None] | None = None
+        self._leaving = asyncio.Event()
         self._log = get_logger(service)
 
     def on(self, *kinds: type[Event]) -> Callable[[H], H]:
@@ -127,11 +129,6 @@ class Consumer:
     def topics(self) -> list[str]:
         """The topics of the handled events."""
         return sorted({kind.topic for kind in self._handlers})
-
-    @property
-    def kinds(self) -> frozenset[type[Event]]:
-        """The handled events."""
-        return frozenset(self._handlers)
 
     def subscribe(self, broker: KafkaBroker) -> None:
         """Register with the broker, which consumes from its start to its stop."""
@@ -184,8 +181,14 @@ class Consumer:
         metrics.CONSUMER_RETRIES.labels(self.service).inc()
         pause = min(30.0, 0.05 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1)  # noqa: S311
         self._log.warning("batch_failed", error=error, retry_in=round(pause, 2))
-        # NACK redelivers at once and for ever: the pause is what keeps it from spinning.
-        await asyncio.sleep(pause)
+        # NACK redelivers at once and for ever: the pause is what keeps it from spinning. A stop
+        # ends it: the batch is then redelivered to whoever comes next.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._leaving.wait(), pause)
+
+    def leave(self) -> None:
+        """Wait for nothing any more: the service stops."""
+        self._leaving.set()
 
     async def process(self, records: Sequence[RawRecord]) -> None:
         """Apply a batch in one transaction; if that fails, once more one by one.
@@ -338,7 +341,7 @@ class Consumer:
         if delivery.reason is not None:
             raise PermanentError(delivery.reason)
         try:
-            await self._handle(tx, delivery)
+            outcome = await self._handle(tx, delivery)
         except (UnavailableError, StaleWriteError):
             raise
         except UpwardError as error:
@@ -346,6 +349,8 @@ class Consumer:
         except Exception as error:
             self._log.error("handler_failed", exc_info=error, topic=letter.topic)
             raise PermanentError(f"unexpected {type(error).__name__}") from error
+        if outcome == "skipped":
+            raise PermanentError("nothing here handles this event")
         return tx.put(
             letter.changed(state="retried", attempts=letter.attempts + 1, last_at=self._clock.now())
         )

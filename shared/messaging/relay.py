@@ -1,13 +1,14 @@
 """The outbox relay: takes committed events to the bus, each key in its order."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 
 from faststream.kafka import KafkaBroker
 
-from shared import metrics
+from shared import cancellation, metrics
 from shared.clock import monotonic
 from shared.errors import UnavailableError
 from shared.failpoints import failpoint
@@ -20,6 +21,8 @@ _PAUSE_AFTER_FAILURE_SECONDS = 0.5
 _MEASURE_SECONDS = 1.0
 
 _Key = tuple[str, str]
+
+_STOP_SECONDS = 20.0
 
 
 class Relay:
@@ -44,10 +47,14 @@ class Relay:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Publish what is committed, as far as the bus takes it, then stop."""
+        """Publish what is committed, as far as the bus takes it in time, then stop.
+
+        What is left goes out at the next start.
+        """
         self._stopping.set()
         if self._task is not None:
-            await self._task
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._task, _STOP_SECONDS)
             self._task = None
 
     def alive(self) -> bool:
@@ -117,6 +124,9 @@ class Relay:
                     metrics.OUTBOX_FAILURES.labels(self._service).inc()
                     self._log.warning("publish_failed", topic=record.topic, error=repr(result))
                 elif isinstance(result, BaseException):
+                    if isinstance(result, asyncio.CancelledError) and not cancellation.ordered():
+                        msg = "a cancellation leaked out of a publication"
+                        raise RuntimeError(msg) from result
                     raise result
                 else:
                     sent.append(record.position)

@@ -209,9 +209,6 @@ class Outbox(Protocol):
         ...
 
 
-Handler = Callable[Concatenate["Transaction", P], Awaitable[T]]
-
-
 class Store(Reader, Protocol):
     """A service's own documents. Nobody else reads them."""
 

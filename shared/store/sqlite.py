@@ -269,12 +269,15 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _snapshot(self, opened: "_Opened") -> Iterator[sqlite3.Connection]:
+        snapshot: sqlite3.Connection | None = None
         try:
             snapshot = self._snapshots.pop() if self._snapshots else connect(self.path)
             snapshot.execute("BEGIN")
             # Without a read SQLite would choose the snapshot only at the handler's first one.
             snapshot.execute("SELECT 1 FROM outbox LIMIT 1").fetchall()
         except sqlite3.Error as error:
+            if snapshot is not None:
+                snapshot.close()
             raise StoreUnavailableError(f"The store did not answer: {error}") from error
         try:
             yield snapshot
