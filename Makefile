@@ -5,6 +5,8 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 RUN := .venv/bin/
 export UV_PYTHON_DOWNLOADS := never
+# As pip does: a company's own certificates are in the machine's store.
+export UV_SYSTEM_CERTS := true
 PYTEST_ARGS ?=
 ARGS ?=
 

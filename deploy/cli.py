@@ -1,6 +1,7 @@
 """The `upward` command."""
 
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -34,7 +35,7 @@ from deploy.local.event_log import export_events, read_events
 from deploy.local.folder import DataFolder
 from shared.clock import monotonic
 from shared.errors import UpwardError
-from shared.events.topics import SERVICES
+from shared.events.topics import SERVICES, TOPICS
 from shared.http.auth import ROLES, LocalIssuer, Role
 from shared.ids import keyed_id
 from shared.logging import configure_logging
@@ -65,8 +66,12 @@ out = Console(soft_wrap=False)
 err = Console(stderr=True)
 
 Data = Annotated[
-    Path, typer.Option("--data", envvar="UPWARD_DATA", help="Folder of the embedded platform.")
+    Path,
+    typer.Option(
+        "--data", envvar="UPWARD_DATA", file_okay=False, help="Folder of the embedded platform."
+    ),
 ]
+File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]
 Url = Annotated[str, typer.Option("--url", envvar="UPWARD_URL", help="Where the platform answers.")]
 Token = Annotated[
     str | None,
@@ -75,11 +80,12 @@ Token = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-Port = Annotated[int, typer.Option("--port", help="Port on the host.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on the host.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 
 DATA = Path("data")
 URL = "http://127.0.0.1:8080"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def fail(message: str, hint: str | None = None) -> NoReturn:
@@ -103,8 +109,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             err.print(f"      {problem['field']}: {problem['message']}", highlight=False)
         hint = {401: "Get a token: upward token --as ROLE", 403: "Use a token of another role."}
         fail(str(error), hint.get(error.status))
-    except UnreachableError:
-        fail("Nothing answers there.", "Start the platform: upward up (or set --url).")
+    except UnreachableError as error:
+        fail(str(error), "Start the platform: upward up (or set --url).")
     except (DemoError, UpwardError, KafkaError) as error:
         fail(str(error), "upward doctor tells more.")
     except OSError as error:
@@ -117,6 +123,14 @@ def local_token(data: Path, subject: str, *roles: Role, programs: tuple[str, ...
     if not folder.issuer_key.exists():
         fail(f"There is no platform in {data}.", "Start one with `upward up`, or give --token.")
     return LocalIssuer(folder.issuer_key).issue(subject, roles, programs)
+
+
+def set_log_level() -> None:
+    """Log from the level of UPWARD_LOG_LEVEL up. Fails for a level that does not exist."""
+    level = os.environ.get("UPWARD_LOG_LEVEL", "WARNING").upper()
+    if level not in LOG_LEVELS:
+        fail(f"UPWARD_LOG_LEVEL is {level!r}.", f"Choose one of {', '.join(LOG_LEVELS)}.")
+    configure_logging(level)
 
 
 def show(value: object) -> None:
@@ -152,20 +166,35 @@ def _serve(
     from deploy.local.platform import EmbeddedPlatform
     from deploy.local.server import serve as serve_platform
 
-    configure_logging(os.environ.get("UPWARD_LOG_LEVEL", "WARNING"))
+    set_log_level()
 
     async def work() -> None:
         platform = EmbeddedPlatform(DataFolder(data), services=services)
-        out.print(f"Upward on http://{host}:{port}  data in {data}  (Ctrl-C ends)", highlight=False)
-        await serve_platform(platform, host=host, port=port, until_stdin_closes=until_stdin_closes)
+        hello = f"Upward on http://{host}:{port}  data in {data}  (Ctrl-C ends)"
+        try:
+            await serve_platform(
+                platform,
+                host=host,
+                port=port,
+                until_stdin_closes=until_stdin_closes,
+                started=lambda: out.print(hello, highlight=False),
+            )
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            fail(f"Port {port} of {host} is in use.", "Choose another with --port.")
 
     run(work())
 
 
 @app.command()
 def demo(
-    data: Annotated[Path | None, typer.Option("--data", help="Keep everything here.")] = None,
-    roster: Annotated[Path, typer.Option("--roster", help="CSV roster to use.")] = ROSTER,
+    data: Annotated[
+        Path | None, typer.Option("--data", file_okay=False, help="Keep everything here.")
+    ] = None,
+    roster: Annotated[
+        Path, typer.Option("--roster", exists=True, dir_okay=False, help="CSV roster to use.")
+    ] = ROSTER,
     seed: Annotated[int, typer.Option("--seed", help="Other people, other answers.")] = 1,
     months: Annotated[int, typer.Option("--months", min=2, max=36)] = 12,
     mentors: Annotated[int, typer.Option("--mentors", min=1, help="Juniors.")] = 600,
@@ -177,7 +206,9 @@ def demo(
     leave: Annotated[bool, typer.Option("--exit", help="End instead of serving.")] = False,
 ) -> None:
     """Live a year of reverse mentoring on a real organization, through the public APIs alone."""
-    configure_logging(os.environ.get("UPWARD_LOG_LEVEL", "WARNING"))
+    set_log_level()
+    if summary is not None and not summary.parent.is_dir():
+        fail(f"There is no folder {summary.parent} for the summary.", "Make it, or name another.")
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
@@ -255,6 +286,12 @@ def token(
     if unknown:
         fail(f"There is no role {unknown[0]!r}.", f"Choose from {', '.join(ROLES)}.")
     folder = DataFolder(data)
+    if not folder.issuer_key.exists():
+        fail(f"There is no platform in {data}.", "Start one with `upward up`.")
+    if "participant" in role and employee is None and subject == "cli":
+        fail("A participant is a person.", "Say who: --employee ID, or --subject PERSON_ID.")
+    if {"coordinator", "analyst"} & set(role) and not program:
+        err.print("note: without --program this token opens no program.", highlight=False)
     if employee is not None:
         subject = keyed_id(folder.secret("enrollment", "pseudonyms"), "p", employee)
     roles = tuple(item for item in ROLES if item in role)
@@ -266,10 +303,10 @@ def token(
 
 @roster_app.command("import")
 def import_roster(
-    file: Path, url: Url = URL, token: Token = None, data: Data = DATA, as_json: AsJson = False
+    file: File, url: Url = URL, token: Token = None, data: Data = DATA, as_json: AsJson = False
 ) -> None:
-    """Import a CSV roster; the report tells row by row what could not be used."""
-    content = file.read_bytes() if file.exists() else fail(f"There is no file {file}.")
+    """Import a CSV roster; with --json the report tells row by row what could not be used."""
+    content = file.read_bytes()
     bearer = token or local_token(data, "cli", "hr")
 
     async def work() -> Json:
@@ -297,15 +334,13 @@ def import_roster(
 
 @program_app.command("publish")
 def publish_program(
-    file: Path, url: Url = URL, token: Token = None, data: Data = DATA, as_json: AsJson = False
+    file: File, url: Url = URL, token: Token = None, data: Data = DATA, as_json: AsJson = False
 ) -> None:
     """Publish a program from a TOML file, or its next version."""
     try:
         spec = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        fail(f"There is no file {file}.", "An example: deploy/demo/program.toml")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        fail(f"{file} is not TOML: {error}")
+        fail(f"{file} is not TOML: {error}", "An example: deploy/demo/program.toml")
     program_id = spec.pop("program_id", None)
     if not isinstance(program_id, str):
         fail(f"{file} names no program_id.", 'Add a line such as program_id = "reverse-mentoring"')
@@ -363,6 +398,8 @@ def _log(data: Path) -> Path:
 def events_export(file: Path, data: Data = DATA) -> None:
     """Write every event as CloudEvents JSON, one a line, in log order."""
     log = _log(data)
+    if not file.parent.is_dir():
+        fail(f"There is no folder {file.parent}.", "Make it, or name another.")
     with err.status("Exporting …"):
         count = export_events(log, file)
     err.print(f"{count:,} events in {file}", highlight=False)
@@ -385,7 +422,14 @@ def events_tail(data: Data = DATA, as_json: AsJson = False) -> None:
         raise typer.Exit(0) from None
 
 
-Service = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}.")]
+def _known(service: str | None) -> str | None:
+    if service is not None and service not in SERVICES:
+        msg = f"There is no service {service!r}. Choose one of {', '.join(SERVICES)}."
+        raise typer.BadParameter(msg)
+    return service
+
+
+Service = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}.", callback=_known)]
 
 
 def _operate(url: str, token: str | None, data: Path, method: str, path: str, body: Json) -> Json:
@@ -412,6 +456,9 @@ def replay(
     data: Data = DATA,
 ) -> None:
     """Publish a service's sent events again; consumers that applied them skip them."""
+    own = [name for name, declared in TOPICS.items() if declared.owner == service]
+    if topic is not None and topic not in own:
+        fail(f"{service} publishes no topic {topic!r}.", f"Choose from {', '.join(own) or 'none'}.")
     body = {"topic": topic, "since": None if since is None else f"{since.isoformat()}Z"}
     report = _operate(url, token, data, "POST", f"/{service}/v1/operations/replay", body)
     out.print(f"{report['events']:,} events will be published again.", highlight=False)
@@ -432,7 +479,7 @@ def rebuild(data: Data = DATA) -> None:
 
 @dlq_app.command("list")
 def dlq_list(
-    service: Annotated[str | None, typer.Argument()] = None,
+    service: Annotated[str | None, typer.Argument(callback=_known)] = None,
     url: Url = URL,
     token: Token = None,
     data: Data = DATA,

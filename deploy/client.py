@@ -45,6 +45,10 @@ class Client:
     """Calls with a bearer token; every command carries an Idempotency-Key where one is given."""
 
     def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        if not base_url.startswith(("http://", "https://")):
+            msg = f"{base_url!r} is no address; it begins with http:// or https://."
+            raise UnreachableError(msg)
         self._http = aiohttp.ClientSession(
             base_url,
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
@@ -135,7 +139,8 @@ class Client:
             ) as response:
                 return Answer(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise UnreachableError(str(error) or type(error).__name__) from error
+            msg = f"Nothing answers at {self._base_url} ({str(error) or type(error).__name__})."
+            raise UnreachableError(msg) from error
 
 
 def _body(where: str, answer: Answer) -> Json:

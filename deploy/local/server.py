@@ -26,12 +26,18 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    platform: EmbeddedPlatform, *, host: str, port: int, until_stdin_closes: bool = False
+    platform: EmbeddedPlatform,
+    *,
+    host: str,
+    port: int,
+    until_stdin_closes: bool,
+    started: Callable[[], None],
 ) -> None:
     """Run the platform and serve it until SIGTERM, SIGINT or, if asked, the end of standard input.
 
-    First the HTTP server stops taking requests and finishes those it has, then each service
-    finishes its events. Raises what starting the platform raises; OSError where the port is taken.
+    `started` is called once requests are taken. At the end the HTTP server first stops taking
+    requests and finishes those it has, then each service finishes its events. Raises what starting
+    the platform raises; OSError where the port is taken.
     """
     listening = socket.create_server(
         (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -57,6 +63,7 @@ async def serve(
         async with platform:
             if until_stdin_closes:
                 loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_stdin, loop, stop)
+            started()
             await server.serve(sockets=[listening])
 
 
