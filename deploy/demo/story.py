@@ -25,6 +25,7 @@ _ENROLLMENT_DAYS = 10
 _FIRST_ROUND = 12
 _WAVE_DAYS = 14
 _AT_ONCE = 24
+_LAST_BREAK = 10
 _SETTLE_SECONDS = 60.0
 _OPEN = ("proposed", "active", "paused")
 
@@ -364,11 +365,13 @@ class Story:
         return run
 
     async def _come_and_go(self, wave: int) -> None:
-        """Some take a break for two waves, a few leave."""
+        """Some take a break for two waves, a few leave; all before the year's middle."""
+        if wave >= _LAST_BREAK + 3:
+            return
         path = f"/enrollment/v1/programs/{self.program_id}/participants"
         async for participant in self.client.items(self.office, path):
             luck = chance(self.seed, "break", participant["participant_id"])
-            when = int(chance(self.seed, "when", participant["participant_id"]) * 10)
+            when = int(chance(self.seed, "when", participant["participant_id"]) * _LAST_BREAK)
             act = None
             if participant["status"] == "enrolled" and wave == when:
                 act = "pause" if luck < 0.02 else "withdraw" if luck < 0.03 else None
