@@ -46,6 +46,8 @@ _BATCH = 200
 # the latency of a quiet bus.
 _QUIET_MS = 20
 _HANDLER_ATTEMPTS = 3
+# Each is a whole round of the store's own attempts; only a handler that can never win loses all.
+_STALE_REDELIVERIES = 5
 _DRAIN_SECONDS = 55.0
 _MAX_REASON = 500
 
@@ -193,8 +195,8 @@ class Consumer:
     async def process(self, records: Sequence[RawRecord]) -> None:
         """Apply a batch in one transaction; if that fails, once more one by one.
 
-        Raises UnavailableError, StaleWriteError (the batch is to be redelivered) and
-        DeadLetterLimitError.
+        Raises UnavailableError, StaleWriteError (the batch is to be redelivered; at its last
+        redelivery it is applied one by one instead) and DeadLetterLimitError.
         """
         failpoint("consumer.before_apply")
         deliveries = [self._parse(record) for record in records]
@@ -216,9 +218,11 @@ class Consumer:
             for delivery in deliveries:
                 self._count(dead=delivery.reason is not None)
             await self._transact(deliveries)
-        except (UnavailableError, StaleWriteError, DeadLetterLimitError):
+        except (UnavailableError, DeadLetterLimitError):
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, StaleWriteError) and self._failures < _STALE_REDELIVERIES:
+                raise
             self._breaker = before.copy()
             for delivery in deliveries:
                 await self._apply_alone(delivery)
@@ -303,8 +307,14 @@ class Consumer:
         for attempt in range(1, _HANDLER_ATTEMPTS + 1):
             try:
                 await self._transact([delivery])
-            except (UnavailableError, StaleWriteError):
+            except UnavailableError:
                 raise
+            except StaleWriteError as error:
+                if self._failures < _STALE_REDELIVERIES:
+                    raise
+                # A handler that writes what it did not load loses to nobody, for ever.
+                self._log.error("handler_failed", exc_info=error, topic=delivery.record.topic)
+                reason, final = "unexpected StaleWriteError", True
             except UpwardError as error:
                 reason, final = _short(f"{error.code}: {error.detail}"), True
             except Exception as error:

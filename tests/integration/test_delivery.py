@@ -481,6 +481,21 @@ async def test_a_transient_error_is_retried_after_a_pause_and_never_dead_lettere
     await chain.stop()
 
 
+async def test_a_write_that_stays_stale_becomes_a_dead_letter_after_its_redeliveries(
+    bus: Bus,
+) -> None:
+    await bus.pause("bad")
+    chain = Chain(bus, NO_LIMIT)
+    # Five redeliveries, the batch once more, and the event alone.
+    chain.store.failures = [StaleWriteError("seen changed meanwhile")] * 7
+    await chain.start()
+    await chain.settle()
+    (letter,) = await chain.letters()
+    assert letter.reason == "unexpected StaleWriteError"
+    assert await chain.versions("bad") == ()
+    await chain.stop()
+
+
 async def test_a_redelivery_after_a_commit_applies_nothing_twice(bus: Bus) -> None:
     duplicates = counted("duplicate")
     await bus.pause("a")
