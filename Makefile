@@ -10,7 +10,9 @@ export UV_SYSTEM_CERTS := true
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: help setup lock format lint type test test-cluster faults fuzz demo up clean
+SERVERS := tests/support/servers
+
+.PHONY: help setup lock format lint type test java test-cluster faults fuzz demo up clean
 
 help:  ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,11 +31,21 @@ help:  ## say what each target does
 	@.venv/bin/python -m compileall -q -j 2 services shared deploy
 	@touch $@
 
+# Servers that only tests start, as processes of their own, and their tools' own environment.
+.cluster/.installed: $(wildcard $(SERVERS)/*.lock) $(SERVERS)/fetch_kafka.py | .tools/bin/uv
+	@test -x .cluster/tools/bin/python || $(UV) venv --quiet --python $(PYTHON) .cluster/tools
+	@$(UV) pip sync --quiet --python .cluster/tools/bin/python --require-hashes $(SERVERS)/requirements.lock
+	@.cluster/tools/bin/python $(SERVERS)/fetch_kafka.py $(SERVERS)/kafka.lock .cluster
+	@touch $@
+
 setup: .venv/.installed  ## install everything, pinned by requirements.lock, into .venv
 
-lock: | .tools/bin/uv  ## solve the dependencies anew and write requirements.lock
+lock: .cluster/.installed  ## solve the dependencies anew and write the locks
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate --group dev pyproject.toml build-requirements.in --output-file requirements.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate $(SERVERS)/requirements.in --output-file $(SERVERS)/requirements.lock
+	.cluster/tools/bin/python $(SERVERS)/fetch_kafka.py $(SERVERS)/kafka.lock .cluster --write
 
 format: setup  ## rewrite the code in the house format
 	@$(RUN)ruff format .
@@ -51,8 +63,11 @@ type: setup  ## mypy, strict, tests included
 test: setup  ## every test that needs neither Java nor MongoDB
 	@$(RUN)pytest -n 2 --dist worksteal -m "not cluster and not long" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(PYTEST_ARGS)
 
-test-cluster: setup  ## the contract suites on a real Kafka broker and a MongoDB-compatible server
-	@echo "not yet: cluster mode is not built, so there is nothing here to test on a real broker"
+java:
+	@$(SERVERS)/require-java
+
+test-cluster: java setup .cluster/.installed  ## the tests on a real Kafka broker and a MongoDB-compatible server; takes Java 17
+	@$(RUN)pytest -m "cluster and not long" $(PYTEST_ARGS)
 
 faults: setup  ## kill -9 at every failpoint and at random moments, with many seeds
 	@$(RUN)pytest -n 2 --dist loadgroup -m long tests/faults $(PYTEST_ARGS)
@@ -67,4 +82,4 @@ up: setup  ## all five services on one port
 	@$(RUN)upward up $(ARGS)
 
 clean:  ## remove what the other targets installed and built
-	rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .tools .venv .cluster .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,9 +5,15 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    TopicPartition,
+)
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from faststream.kafka import KafkaBroker
 
 from shared.messaging.broker import EmbeddedKafkaBroker
@@ -30,6 +36,9 @@ CONSUMER_OPTIONS: dict[str, Any] = {
 
 class Bus(Protocol):
     """One running bus. The local clients' types are the typed face of aiokafka's untyped ones."""
+
+    async def start(self) -> None:
+        """Open the bus."""
 
     async def create_topics(self, topics: Mapping[str, int]) -> None:
         """Create topics with their numbers of partitions."""
@@ -58,9 +67,8 @@ class EmbeddedBus:
         self._log = LocalLog(path)
         self._running: list[LocalProducer | LocalConsumer | KafkaBroker] = []
 
-    async def start(self) -> "EmbeddedBus":
+    async def start(self) -> None:
         await self._log.open()
-        return self
 
     async def create_topics(self, topics: Mapping[str, int]) -> None:
         await self._log.create_topics(topics)
@@ -90,6 +98,58 @@ class EmbeddedBus:
         for client in self._running:
             await client.stop()
         await self._log.close()
+
+
+class KafkaBus:
+    """Apache Kafka, through the clients that a cluster's services use."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        self._running: list[LocalProducer | LocalConsumer | KafkaBroker] = []
+
+    async def start(self) -> None:
+        await self._admin.start()
+
+    async def create_topics(self, topics: Mapping[str, int]) -> None:
+        answer: Any = await self._admin.create_topics(
+            [NewTopic(name, count, replication_factor=1) for name, count in topics.items()]
+        )
+        assert [code for _, code, *_ in answer.topic_errors] == [0] * len(topics)
+
+    async def producer(self, **options: Any) -> LocalProducer:
+        producer = cast(
+            "LocalProducer", AIOKafkaProducer(bootstrap_servers=self._bootstrap, **options)
+        )
+        self._running.append(producer)
+        await producer.start()
+        return producer
+
+    def consumer(self, *topics: str, **options: Any) -> LocalConsumer:
+        consumer = cast(
+            "LocalConsumer",
+            AIOKafkaConsumer(
+                *topics,
+                bootstrap_servers=self._bootstrap,
+                **{**CONSUMER_OPTIONS, **options},
+            ),
+        )
+        self._running.append(consumer)
+        return consumer
+
+    def broker(self, **options: Any) -> KafkaBroker:
+        broker = KafkaBroker(self._bootstrap, **options)
+        self._running.append(broker)
+        return broker
+
+    async def restart(self) -> None:
+        # The bus is in another process: what it keeps does not depend on the clients left behind.
+        pass
+
+    async def close(self) -> None:
+        for client in self._running:
+            await client.stop()
+        await self._admin.close()
 
 
 def unique(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What every bus must do: the local log now, Apache Kafka under the same tests."""
+"""What every bus must do: the local log and Apache Kafka alike."""
 
 import asyncio
 import logging
@@ -25,6 +25,7 @@ from tests.contract.buses import (
     PATIENCE_SECONDS,
     Bus,
     EmbeddedBus,
+    KafkaBus,
     RecordingListener,
     pattern_of,
     read,
@@ -32,10 +33,13 @@ from tests.contract.buses import (
 )
 
 
-@pytest.fixture(params=["embedded"])
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.cluster)])
 async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
-    buses = {"embedded": EmbeddedBus(tmp_path / "log.db")}
-    running = buses[request.param]
+    running: Bus
+    if request.param == "kafka":
+        running = KafkaBus(request.getfixturevalue("kafka").bootstrap)
+    else:
+        running = EmbeddedBus(tmp_path / "log.db")
     await running.start()
     yield running
     await running.close()
@@ -594,15 +598,18 @@ async def test_a_member_that_holds_up_a_rebalance_loses_its_right_to_commit(
     slow.subscribe([topic], listener=listener)
     await slow.start()
     place = min(slow.assignment())
-    quick = bus.consumer(topic, group_id=group, rebalance_timeout_ms=300)
+    quick_listener = RecordingListener()
+    quick = bus.consumer(group_id=group, rebalance_timeout_ms=300)
+    quick.subscribe([topic], listener=quick_listener)
     async with asyncio.timeout(PATIENCE_SECONDS):
         await quick.start()
     assert len(quick.assignment()) == 6
     with pytest.raises(CommitFailedError):
         await slow.commit({place: 1})
-    # When its listener is done it is a member again.
+    # When its listener is done it is a member again; each learns of its share in its own time.
     release.set()
-    await listener.until(lambda told: told[-1][0] == "assigned" and len(told[-1][1]) == 3)
+    for told_one in (listener, quick_listener):
+        await told_one.until(lambda told: told[-1][0] == "assigned" and len(told[-1][1]) == 3)
     assert slow.assignment().isdisjoint(quick.assignment())
 
 
@@ -671,6 +678,9 @@ async def test_a_subscription_can_change_while_the_consumer_runs(
     await bus.create_topics({other: 2})
     consumer = bus.consumer(topic, group_id=group)
     await consumer.start()
+    # aiokafka's fetcher dies of a change in the very turn of the loop that ends `start`.
+    await send(bus, topic, 1)
+    await read(consumer, 1)
     listener = RecordingListener()
     consumer.subscribe([other], listener=listener)
     await listener.until(lambda told: told[-1] == ("assigned", frozenset(consumer.assignment())))
@@ -691,9 +701,15 @@ async def test_who_unsubscribes_reads_nothing_and_leaves_the_group(
     await stays.start()
     leaves = bus.consumer(topic, group_id=group)
     await leaves.start()
+    await send(bus, topic, 60)
+    await read(leaves, 1)
     leaves.unsubscribe()
     assert leaves.assignment() == set()
+    poll = asyncio.create_task(leaves.getmany(timeout_ms=50))
     await listener.until(lambda told: told[-1][0] == "assigned" and len(told[-1][1]) == 6)
+    # aiokafka's poll waits for the next subscription, however short its timeout is.
+    assert not poll.done() or poll.result() == {}
+    poll.cancel()
     with pytest.raises(IllegalStateError):
         await leaves.commit()
 
