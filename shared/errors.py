@@ -91,6 +91,20 @@ class StoreUnavailableError(UnavailableError):
     code = "store_unavailable"
 
 
+class OverloadedError(UnavailableError):
+    """More is asked or waits than the service can do now; it says so instead of queueing it."""
+
+    code = "overloaded"
+
+
+class LeaseLostError(UnavailableError):
+    """Another process of the service has taken the lease over: what was done under it is its own to
+    repeat.
+    """
+
+    code = "lease_lost"
+
+
 class StaleWriteError(UpwardError):
     """Somebody else wrote the document after it was loaded; `Store.transact` runs again.
 

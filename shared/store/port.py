@@ -1,10 +1,10 @@
 """The store port: documents with versions, transactions, an outbox and an inbox.
 
-Two adapters are meant to stand behind it, SQLite (embedded) and MongoDB (cluster), under one
-contract suite; services never know which one they run on.
+Two adapters stand behind it, SQLite (embedded) and MongoDB (cluster), under one contract suite;
+services never know which one they run on.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -181,6 +181,14 @@ class Transaction(Reader, Protocol):
         """Record that `group` applies this event; False if it already did (the inbox)."""
         ...
 
+    async def prefetch(self, kind: type[Document], document_ids: Collection[str]) -> None:
+        """Read these documents at once, so that `get` need not ask the store for each."""
+        ...
+
+    async def prefetch_inbox(self, group: str, event_ids: Collection[str]) -> None:
+        """Look these events up at once, so that `first_time` need not ask the store for each."""
+        ...
+
 
 class Outbox(Protocol):
     """Committed events on their way to the bus. Sent ones are kept: the service's own archive."""
@@ -189,8 +197,12 @@ class Outbox(Protocol):
         """Return unsent records in commit order, those beyond position `after`."""
         ...
 
-    async def mark_sent(self, positions: Sequence[int]) -> None:
-        """Remember that the bus has acknowledged these."""
+    async def mark_sent(self, positions: Sequence[int], *, lease: "Lease | None" = None) -> None:
+        """Remember that the bus has acknowledged these.
+
+        With a lease, only while it is held: raises LeaseLostError, and marks nothing, where
+        another holder has taken it over.
+        """
         ...
 
     async def wait(self, timeout: float) -> None:
@@ -209,6 +221,38 @@ class Outbox(Protocol):
         ...
 
 
+class Lease(Protocol):
+    """A right that one process of a service holds at a time, by the store's own clock.
+
+    A lease is no mutual exclusion: a holder that slept may act after another took over. Whoever
+    acts under it either repeats harmlessly or is fenced by `epoch`, which every taking over raises.
+    """
+
+    @property
+    def epoch(self) -> int:
+        """How often the lease changed hands, as this process knows it; 0 before it ever held it."""
+        ...
+
+    def held(self) -> bool:
+        """Return whether this process may still act, with a margin before the lease expires."""
+        ...
+
+    async def hold(self, note: str | None = None) -> bool:
+        """Take or renew the lease; return whether it is ours now.
+
+        A holder's `note` is kept for everybody to read. Raises StoreUnavailableError.
+        """
+        ...
+
+    async def note(self) -> str:
+        """Return what the last holder noted; empty before there was one."""
+        ...
+
+    async def release(self) -> None:
+        """Give the lease up, so that the next one need not wait for its expiry; never raises."""
+        ...
+
+
 class Store(Reader, Protocol):
     """A service's own documents. Nobody else reads them."""
 
@@ -217,8 +261,15 @@ class Store(Reader, Protocol):
         """The committed events."""
         ...
 
+    def lease(self, name: str) -> Lease:
+        """Return the service's lease of this name, not yet held."""
+        ...
+
     async def open(self, kinds: Sequence[type[Document]]) -> None:
-        """Connect, and create the collections and indexes of these kinds where missing."""
+        """Connect to the store of these kinds. Raises StoreUnavailableError.
+
+        An embedded store creates what is missing in it; a cluster's is migrated at deploy.
+        """
         ...
 
     async def close(self) -> None:

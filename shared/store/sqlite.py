@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,25 +14,27 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from shared import metrics
 from shared.clock import Clock, format_instant
 from shared.errors import StaleWriteError, StoreUnavailableError
+from shared.store.conditions import many_fields
 from shared.store.port import (
     NO_CONDITIONS,
     Document,
     Index,
+    Lease,
     OutboxDepth,
     OutboxRecord,
     Scalar,
     Transaction,
     Where,
 )
-from shared.store.sqlite_queries import Reads, column_of, items_table, many_fields, table
-from shared.store.sqlite_transaction import Origin, SqliteTransaction, apply_commit
+from shared.store.sqlite_queries import Reads, column_of, items_table, table
+from shared.store.sqlite_transaction import apply_commit
 from shared.store.sqlite_writer import Writer, connect
+from shared.store.transaction import ATTEMPTS, BufferedTransaction, Origin, pause_before_rerun
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_ATTEMPTS = 30
 _IDLE_SNAPSHOTS = 8
 
 _SCHEMA = """
@@ -94,8 +95,13 @@ class SqliteOutbox:
             for position, event_id, topic, key, value, headers in rows
         ]
 
-    async def mark_sent(self, positions: Sequence[int]) -> None:
-        """Remember that the bus has acknowledged these."""
+    async def mark_sent(
+        self,
+        positions: Sequence[int],
+        *,
+        lease: Lease | None = None,  # noqa: ARG002
+    ) -> None:
+        """Remember that the bus has acknowledged these; nobody else could have taken the lease."""
         rows = [(position,) for position in positions]
         await self._writer.submit(
             lambda c: c.executemany("UPDATE outbox SET sent = 1 WHERE position = ?", rows).rowcount
@@ -133,6 +139,34 @@ class SqliteOutbox:
         return count
 
 
+class SqliteLease:
+    """A lease on a file that one process has to itself: there is nobody to lose it to."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._held = False
+        self._note = ""
+
+    def held(self) -> bool:
+        """Return whether it was taken and not released."""
+        return self._held
+
+    async def hold(self, note: str | None = None) -> bool:
+        """Take it, leaving a note."""
+        self.epoch, self._held = 1, True
+        if note is not None:
+            self._note = note
+        return True
+
+    async def note(self) -> str:
+        """Return what this process noted last."""
+        return self._note
+
+    async def release(self) -> None:
+        """Give it up."""
+        self._held = False
+
+
 class SqliteStore:
     """The embedded adapter of the store port.
 
@@ -146,6 +180,7 @@ class SqliteStore:
         self.service = service
         self._origin = Origin(f"/upward/{region}/{service}", region, clock)
         self._snapshots: list[sqlite3.Connection] = []
+        self._leases: dict[str, SqliteLease] = {}
         self._opened: _Opened | None = None
 
     @property
@@ -158,6 +193,10 @@ class SqliteStore:
     def outbox(self) -> SqliteOutbox:
         """The committed events."""
         return self._open.outbox
+
+    def lease(self, name: str) -> SqliteLease:
+        """Return the lease of this name: one object a name, so that all see its note."""
+        return self._leases.setdefault(name, SqliteLease())
 
     async def open(self, kinds: Sequence[type[Document]]) -> None:
         """Open the file and create what is missing in it. Raises StoreUnavailableError."""
@@ -240,14 +279,14 @@ class SqliteStore:
         **kwargs: P.kwargs,
     ) -> T:
         """Run the handler and commit; on a stale write run it again, with jittered back-off."""
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 return await self._attempt(handler, *args, **kwargs)
             except StaleWriteError:
                 metrics.STORE_CONFLICTS.labels(self.service).inc()
-                if attempt == _ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1:
                     raise
-                await asyncio.sleep(random.uniform(0, min(0.5, 0.002 * 2**attempt)))  # noqa: S311
+                await asyncio.sleep(pause_before_rerun(attempt))
         raise AssertionError  # the loop returns or raises
 
     async def _attempt(
@@ -258,7 +297,7 @@ class SqliteStore:
     ) -> T:
         opened = self._open
         with self._snapshot(opened) as snapshot:
-            transaction = SqliteTransaction(self._origin, snapshot)
+            transaction = BufferedTransaction(self._origin, Reads(snapshot))
             result = await handler(transaction, *args, **kwargs)
         if transaction.commit:
             transaction.commit.encode()

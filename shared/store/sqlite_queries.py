@@ -1,13 +1,11 @@
 """Queries on SQLite documents: the port's conditions, orders and cursors."""
 
-import re
 import sqlite3
-from collections.abc import Sequence
-from datetime import date, datetime
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
-from shared.clock import format_instant
 from shared.errors import StoreUnavailableError, raise_not_found
+from shared.store.conditions import check_field, check_many, parameter
 from shared.store.port import (
     NO_CONDITIONS,
     AtMost,
@@ -22,23 +20,10 @@ from shared.store.sqlite_writer import STATEMENT_ERRORS
 
 D = TypeVar("D", bound=Document)
 
-_FIELD = re.compile(r"^[a-z][a-z0-9_.]*$")
-
-
-def parameter(value: Scalar | date) -> str | int | float | None:
-    """Return the value as it stands in a document's JSON, so that comparisons mean the same."""
-    if isinstance(value, datetime):
-        return format_instant(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    return value
-
 
 def column_of(name: str) -> str:
     """Return the SQL expression of a document's field. Raises ValueError for what is no field."""
-    if not _FIELD.match(name):
-        msg = f"{name!r} is not a document field"
-        raise ValueError(msg)
+    check_field(name)
     return name if name in {"id", "version"} else f"json_extract(body, '$.{name}')"
 
 
@@ -50,11 +35,6 @@ def table(kind: type[Document]) -> str:
 def items_table(kind: type[Document], name: str) -> str:
     """Return the table that indexes the items of a list field."""
     return f'"m_{kind.collection}_{name}"'
-
-
-def many_fields(kind: type[Document]) -> list[str]:
-    """Return the list fields whose items are indexed."""
-    return [index.fields[0] for index in kind.indexes if index.many]
 
 
 def conditions(
@@ -80,9 +60,7 @@ def conditions(
                 clauses.append(f"{column} > ?")
                 parameters.append(parameter(value))
             case Contains(value):
-                if name not in many_fields(kind):
-                    msg = f"{kind.__name__} declares no index of the items of {name!r}"
-                    raise ValueError(msg)
+                check_many(kind, name)
                 table = items_table(kind, name)
                 clauses.append(f"id IN (SELECT id FROM {table} WHERE item = ?)")  # noqa: S608
                 parameters.append(value)
@@ -92,39 +70,6 @@ def conditions(
                 clauses.append(f"{column} = ?")
                 parameters.append(parameter(condition))
     return clauses, parameters
-
-
-def _field_of(body: dict[str, Any], name: str) -> Any:
-    value: Any = body
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def meets(body: dict[str, Any], where: Where) -> bool:
-    """Return whether a document, as JSON, meets all conditions: what SQL says of stored ones."""
-    for name, condition in where.items():
-        value = _field_of(body, name)
-        match condition:
-            case In(values):
-                met = value in [parameter(item) for item in values]
-            case AtMost(bound):
-                met = value is not None and value <= parameter(bound)
-            case MoreThan(bound):
-                met = value is not None and value > parameter(bound)
-            case Contains(item):
-                met = value is not None and item in value
-            case _:
-                met = value == parameter(condition)
-        if not met:
-            return False
-    return True
-
-
-def sort_key(document: Document, order_by: str) -> tuple[bool, Any, str]:
-    """Return what orders documents as SQL does: null first, then the value, then the id."""
-    value = _field_of(document.model_dump(mode="json"), order_by)
-    return (value is not None, value if value is not None else 0, document.id)
 
 
 class Reads:
@@ -184,6 +129,13 @@ class Reads:
         if clauses:
             sql += " WHERE " + " AND ".join(clauses)
         return int(self._query(sql, parameters)[0][0])
+
+    async def seen(self, group: str, event_ids: Collection[str]) -> set[str]:
+        """Return which of these events the group has applied."""
+        marks = ", ".join("?" * len(event_ids))
+        sql = f"SELECT event_id FROM inbox WHERE consumer_group = ? AND event_id IN ({marks})"  # noqa: S608
+        rows = self._query(sql, (group, *event_ids))
+        return {event_id for (event_id,) in rows}
 
 
 def _after(

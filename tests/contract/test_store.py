@@ -1,4 +1,4 @@
-"""What every store must do: SQLite now, MongoDB under the same tests."""
+"""What every store must do: SQLite and MongoDB under the same tests."""
 
 import asyncio
 import os
@@ -37,6 +37,7 @@ from tests.contract.stores import (
     KINDS,
     START,
     Card,
+    MongoStores,
     OpenStores,
     SqliteStores,
     Tally,
@@ -44,6 +45,7 @@ from tests.contract.stores import (
     closed,
     put_cards,
 )
+from tests.support.servers import MongoServer
 
 
 @pytest.fixture
@@ -51,12 +53,16 @@ def clock() -> ManualClock:
     return ManualClock(START)
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", pytest.param("mongo", marks=pytest.mark.cluster)])
 async def stores(
     request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
 ) -> AsyncIterator[OpenStores]:
-    adapters = {"sqlite": SqliteStores(tmp_path / "store.db", clock)}
-    adapter = adapters[request.param]
+    adapter: OpenStores
+    if request.param == "sqlite":
+        adapter = SqliteStores(tmp_path / "store.db", clock)
+    else:
+        server: MongoServer = request.getfixturevalue("mongo")
+        adapter = MongoStores(server.uri, clock)
     yield adapter
     await adapter.close()
 
@@ -234,6 +240,7 @@ async def test_a_transaction_reads_one_snapshot(store: Store) -> None:
     await store.transact(put_cards, Card(id="a", color="red"))
 
     async def read_twice(tx: Transaction) -> None:
+        assert await tx.count(Card) == 1
         await store.transact(put_cards, Card(id="b", color="red"))
         assert await tx.get(Card, "b") is None
         assert await ids(tx, {"color": "red"}) == ["a"]
@@ -275,7 +282,9 @@ async def test_a_refused_commit_tells_nothing(store: Store) -> None:
     assert await store.outbox.pending(10) == []
 
 
-async def test_a_cancelled_caller_leaves_all_or_nothing(store: Store) -> None:
+async def test_a_cancelled_caller_leaves_all_or_nothing(stores: OpenStores) -> None:
+    store = await stores.open()
+
     async def both(tx: Transaction, number: int) -> None:
         tx.put(Card(id=f"c{number}"))
         tx.emit(closed(f"c{number}"))
@@ -286,9 +295,10 @@ async def test_a_cancelled_caller_leaves_all_or_nothing(store: Store) -> None:
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    await store.transact(put_cards, Card(id="last"))  # behind all that were on their way
-    committed = {card.id for card in await store.find(Card)} - {"last"}
-    assert {record.key for record in await store.outbox.pending(100)} == committed
+    await store.close()  # which finishes those on their way
+    again = await stores.open()
+    committed = {card.id for card in await again.find(Card)}
+    assert {record.key for record in await again.outbox.pending(100)} == committed
     assert 0 < len(committed) < 30
 
 
@@ -377,7 +387,7 @@ async def pages(
     size=st.integers(1, 4),
 )
 def test_queries_say_what_plain_python_says(
-    tmp_path_factory: pytest.TempPathFactory,
+    stores: OpenStores,
     stored: list[Card],
     own: list[Card],
     gone: set[int],
@@ -418,11 +428,11 @@ def test_queries_say_what_plain_python_says(
         assert after == expected(changed)
 
     async def run() -> None:
-        stores = SqliteStores(tmp_path_factory.mktemp("model") / "s.db", ManualClock(START))
+        store = await stores.open()
         try:
-            await compare(await stores.open())
+            await compare(store)
         finally:
-            await stores.close()
+            await store.close()
 
     asyncio.run(run())
 
@@ -601,6 +611,57 @@ async def test_concurrent_deliveries_of_one_event_are_applied_once(store: Store)
     assert (await store.require(Tally, "t")).count == 1
 
 
+async def test_what_is_prefetched_is_what_would_be_read(store: Store) -> None:
+    await store.transact(put_cards, Card(id="a", rank=1), Card(id="b"), Card(id="c"))
+
+    async def seen(tx: Transaction) -> bool:
+        return await tx.first_time("g", "old")
+
+    assert await store.transact(seen)
+
+    async def batch(tx: Transaction) -> list[bool]:
+        await tx.prefetch_inbox("g", ["old", "new", "new"])
+        await tx.prefetch(Card, ["a", "b", "none", "a"])
+        assert await tx.get(Card, "none") is None
+        with pytest.raises(NotFoundError):
+            await tx.require(Card, "none")
+        card = await tx.require(Card, "a")
+        assert (card.version, card.rank) == (1, 1)
+        assert tx.put(card.changed(rank=2)) == await tx.get(Card, "a")
+        tx.delete(await tx.require(Card, "b"))
+        assert await tx.get(Card, "b") is None
+        assert (await tx.require(Card, "c")).id == "c"
+        return [await tx.first_time("g", event) for event in ("old", "new", "new", "other")]
+
+    assert await store.transact(batch) == [False, True, False, True]
+    assert await ids(store, {}) == ["a", "c"]
+
+
+async def test_a_prefetch_of_nothing_reads_nothing(store: Store) -> None:
+    async def nothing(tx: Transaction) -> None:
+        await tx.prefetch(Card, [])
+        await tx.prefetch_inbox("g", [])
+        assert await tx.get(Card, "c") is None
+
+    await store.transact(nothing)
+
+
+async def test_a_stale_prefetched_document_runs_the_handler_again(store: Store) -> None:
+    await store.transact(add_one, "t")
+    runs = 0
+
+    async def slow(tx: Transaction) -> int:
+        nonlocal runs
+        runs += 1
+        await tx.prefetch(Tally, ["t"])
+        if runs == 1:
+            await store.transact(add_one, "t")
+        return await add_one(tx, "t")
+
+    assert await store.transact(slow) == 3
+    assert runs == 2
+
+
 async def test_clearing_forgets_documents_and_one_group_s_inbox(store: Store) -> None:
     async def seen(tx: Transaction, group: str) -> bool:
         return not await tx.first_time(group, "e")
@@ -616,6 +677,45 @@ async def test_clearing_forgets_documents_and_one_group_s_inbox(store: Store) ->
     assert len(await store.outbox.pending(9)) == 1
     assert not await store.transact(seen, "g")
     assert await store.transact(seen, "h")
+
+
+# Leases --------------------------------------------------------------------------------------
+
+
+async def test_a_lease_is_held_from_the_first_hold_to_its_release(store: Store) -> None:
+    lease = store.lease("relay")
+    assert (lease.held(), lease.epoch, await lease.note()) == (False, 0, "")
+    assert await lease.hold()
+    assert (lease.held(), lease.epoch) == (True, 1)
+    assert await lease.hold("until noon")
+    assert await lease.hold()
+    assert (lease.epoch, await lease.note()) == (1, "until noon")
+    assert await store.lease("relay").note() == "until noon"
+    assert await store.lease("scheduler").note() == ""
+    await lease.release()
+    assert not lease.held()
+    assert await lease.hold()
+    assert lease.held()
+
+
+async def test_records_are_marked_under_a_lease(store: Store) -> None:
+    lease = store.lease("relay")
+    assert await lease.hold()
+    await store.transact(add_one, "t", 3)
+    records = await store.outbox.pending(9)
+    await store.outbox.mark_sent([record.position for record in records[:2]], lease=lease)
+    assert await store.outbox.pending(9) == records[2:]
+    assert lease.held()
+
+
+async def test_a_lease_is_released_after_the_store_is_closed_without_an_error(
+    stores: OpenStores,
+) -> None:
+    store = await stores.open()
+    lease = store.lease("relay")
+    assert await lease.hold()
+    await store.close()
+    await lease.release()
 
 
 # Failures ------------------------------------------------------------------------------------
@@ -664,8 +764,14 @@ async def test_a_handler_that_outlives_its_store_is_refused_and_does_not_hang(
 
 async def test_closing_finishes_the_commits_under_way(stores: OpenStores) -> None:
     store = await stores.open()
-    work = [asyncio.create_task(store.transact(put_cards, Card(id=f"c{n}"))) for n in range(20)]
-    await asyncio.sleep(0)
+    handled = asyncio.Event()
+
+    async def put(tx: Transaction, number: int) -> None:
+        tx.put(Card(id=f"c{number}"))
+        handled.set()
+
+    work = [asyncio.create_task(store.transact(put, number)) for number in range(20)]
+    await handled.wait()
     await store.close()
     results = await asyncio.gather(*work, return_exceptions=True)
     done = {f"c{n}" for n, result in enumerate(results) if not isinstance(result, BaseException)}
@@ -694,23 +800,19 @@ async def test_a_full_disk_refuses_whole_transactions_and_heals(
     assert [envelope.aggregateversion for envelope in await waiting(store)] == [1, 2]
 
 
-async def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path, clock: ManualClock) -> None:
-    (tmp_path / "store.db").write_bytes(b"this is no database" * 1000)
-    with pytest.raises(StoreUnavailableError):
-        await SqliteStores(tmp_path / "store.db", clock).open()
-    (tmp_path / "file").touch()
-    with pytest.raises(StoreUnavailableError):
-        await SqliteStores(tmp_path / "file" / "store.db", clock).open()
+async def test_a_store_that_cannot_be_opened_says_so(stores: OpenStores) -> None:
+    for unusable in stores.unusable():
+        with pytest.raises(StoreUnavailableError):
+            await unusable.open()
 
 
 CHILD = """
 import asyncio, sys
-from pathlib import Path
 from shared.clock import ManualClock
-from tests.contract.stores import START, SqliteStores, add_one
+from tests.contract.stores import START, add_one, stores_at
 
 async def main():
-    store = await SqliteStores(Path(sys.argv[1]), ManualClock(START)).open()
+    store = await stores_at(sys.argv[1], ManualClock(START)).open()
     for _ in range(5):
         print(await store.transact(add_one, "t", 1), flush=True)
 
@@ -720,14 +822,13 @@ asyncio.run(main())
 
 @pytest.mark.parametrize(("point", "surplus"), [("before", 0), ("after", 1)])
 async def test_a_killed_process_leaves_the_last_commit_whole(
-    tmp_path: Path, clock: ManualClock, point: str, surplus: int
+    stores: OpenStores, point: str, surplus: int
 ) -> None:
-    path = tmp_path / "store.db"
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         CHILD,
-        str(path),
+        stores.address,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "UPWARD_FAILPOINT": f"store.{point}_commit:3"},
     )
@@ -735,8 +836,7 @@ async def test_a_killed_process_leaves_the_last_commit_whole(
     assert child.returncode == -signal.SIGKILL
     answered = len(output.split())
     assert answered == 2
-    stores = SqliteStores(path, clock)
+    await stores.end_transactions()
     store = await stores.open()
     assert (await store.require(Tally, "t")).count == answered + surplus
     assert len(await store.outbox.pending(9)) == answered + surplus
-    await stores.close()

@@ -1,0 +1,190 @@
+"""The cluster's store: one MongoDB database a service, on a replica set."""
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+from shared.clock import Clock
+from shared.errors import StoreUnavailableError
+from shared.store.mongo_commit import apply_commit
+from shared.store.mongo_driver import Database, Session
+from shared.store.mongo_lease import MongoLease
+from shared.store.mongo_migration import apply_step, differences
+from shared.store.mongo_outbox import MongoOutbox
+from shared.store.mongo_queries import INBOX, MongoReads, inbox_of
+from shared.store.port import NO_CONDITIONS, Document, Scalar, Transaction, Where
+from shared.store.transaction import BufferedTransaction, Origin
+
+D = TypeVar("D", bound=Document)
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class MongoStore:
+    """The cluster's adapter of the store port.
+
+    A transaction's snapshot is that of its first read; its writes go to the server at the commit,
+    a request for each collection. All options of the connection travel in the URI.
+    """
+
+    def __init__(self, uri: str, *, database: str, service: str, region: str, clock: Clock) -> None:
+        self.service = service
+        self._uri = uri
+        self._name = database
+        self._origin = Origin(f"/upward/{region}/{service}", region, clock)
+        self._owner = f"{service}-{uuid.uuid4().hex}"
+        self._opened: _Opened | None = None
+
+    @property
+    def _open(self) -> "_Opened":
+        if self._opened is None:
+            raise StoreUnavailableError("The store is closed.")
+        return self._opened
+
+    @property
+    def outbox(self) -> MongoOutbox:
+        """The committed events."""
+        return self._open.outbox
+
+    def lease(self, name: str) -> MongoLease:
+        """Return the service's lease of this name; all of one store are one holder."""
+        return MongoLease(name, self._owner, lambda: self._open.database)
+
+    async def migrate(self, kinds: Sequence[type[Document]], *, dry_run: bool = False) -> list[str]:
+        """Make the collections and indexes that are missing; return in words what was done.
+
+        An index that nobody declares any more is named and kept: an older version may still run.
+        With `dry_run`, nothing is done. The store need not be open. Raises StoreUnavailableError,
+        and UniqueViolationError where stored documents share the value of a new unique index.
+        """
+        database = self._connect()
+        try:
+            steps = await differences(database, kinds)
+            for step in steps:
+                if not dry_run:
+                    await apply_step(database, step)
+        finally:
+            await database.close()
+        return [step.words for step in steps]
+
+    def _connect(self) -> Database:
+        return Database(self._uri, self._name, service=self.service)
+
+    async def open(self, kinds: Sequence[type[Document]]) -> None:
+        """Connect, and see that the database was migrated. Raises StoreUnavailableError."""
+        database = self._connect()
+        try:
+            await database.ping()  # the quickest to say that nobody is there
+            steps = await differences(database, kinds)
+        except BaseException:
+            await database.close()
+            raise
+        if missing := [step for step in steps if not step.obsolete]:
+            await database.close()
+            detail = f"Run `upward migrate` first: it would {missing[0].words}, among others."
+            raise StoreUnavailableError(detail)
+        self._opened = _Opened(database, MongoReads(database), MongoOutbox(database))
+
+    async def close(self) -> None:
+        """Finish commits under way and disconnect; safe to call twice."""
+        if self._opened is None:
+            return
+        opened, self._opened = self._opened, None
+        await opened.outbox.close()
+        await opened.database.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def ping(self) -> bool:
+        """Return whether the primary answers; never raises."""
+        try:
+            await self._open.database.ping()
+        except StoreUnavailableError:
+            return False
+        return True
+
+    async def get(self, kind: type[D], document_id: str) -> D | None:
+        """Return the document, or None."""
+        return await self._open.reads.get(kind, document_id)
+
+    async def require(self, kind: type[D], document_id: str) -> D:
+        """Return the document; raise NotFoundError without one."""
+        return await self._open.reads.require(kind, document_id)
+
+    async def find(
+        self,
+        kind: type[D],
+        where: Where = NO_CONDITIONS,
+        *,
+        order_by: str = "id",
+        descending: bool = False,
+        after: tuple[Scalar, str] | None = None,
+        limit: int = 1000,
+    ) -> list[D]:
+        """Return the documents that meet all conditions, in order."""
+        return await self._open.reads.find(
+            kind, where, order_by=order_by, descending=descending, after=after, limit=limit
+        )
+
+    async def count(self, kind: type[D], where: Where = NO_CONDITIONS) -> int:
+        """Return how many documents meet all conditions."""
+        return await self._open.reads.count(kind, where)
+
+    async def transact(
+        self,
+        handler: Callable[Concatenate[Transaction, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run the handler and commit; on a stale write run it again, with jittered back-off.
+
+        Whether it committed is unknown after a StoreUnavailableError about the commit: what makes
+        a repetition harmless is the caller's own key or the inbox.
+        """
+        opened = self._open
+
+        async def attempt(session: Session) -> T:
+            transaction = BufferedTransaction(self._origin, MongoReads(opened.database, session))
+            result = await handler(transaction, *args, **kwargs)
+            commit = transaction.commit
+            if commit:
+                commit.encode()
+                if self._opened is not opened:
+                    raise StoreUnavailableError("The store is closed.")
+                await session.commit(lambda: apply_commit(opened.database, session, commit))
+                if commit.outgoing:
+                    opened.outbox.notify()
+            return result
+
+        return await opened.database.transact(attempt)
+
+    async def clear(
+        self, kinds: Sequence[type[Document]], *, inbox_group: str | None = None
+    ) -> None:
+        """Delete all documents of these kinds, and a group's inbox.
+
+        Not as one transaction, which the server would not take of so much: after an error, again.
+        """
+        database = self._open.database
+        for kind in kinds:
+            await database.delete_all(kind.collection, {})
+        if inbox_group is not None:
+            await database.delete_all(INBOX, inbox_of(inbox_group))
+
+
+@dataclass
+class _Opened:
+    database: Database
+    reads: MongoReads
+    outbox: MongoOutbox

@@ -1,0 +1,251 @@
+"""A transaction's unit of work: what it reads over its own writes, and what it wants written."""
+
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from shared.clock import Clock, format_instant
+from shared.errors import TooLargeError, raise_not_found
+from shared.events.envelope import Envelope, Event, data_schema
+from shared.events.topics import MAX_EVENT_BYTES
+from shared.ids import new_event_id
+from shared.store.conditions import meets, parameter, sort_key
+from shared.store.port import NO_CONDITIONS, Document, In, Reader, Scalar, Where
+from shared.tracing import current_trace
+
+D = TypeVar("D", bound=Document)
+
+ATTEMPTS = 30
+"""How often a transaction runs before a stale write reaches its caller."""
+
+_AGGREGATE_VERSION = "ce_aggregateversion"
+
+
+def pause_before_rerun(attempt: int) -> float:
+    """Return the seconds to wait after this attempt, the first being 0; jittered, at most 0.5."""
+    return random.uniform(0, min(0.5, 0.002 * 2 ** min(attempt, 8)))  # noqa: S311
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the envelopes of a store's events have in common."""
+
+    source: str
+    region: str
+    clock: Clock
+
+
+@dataclass
+class Outgoing:
+    """A record for the outbox; the commit gives it its place, and its version in its subject."""
+
+    topic: str
+    key: str
+    value: bytes | None
+    headers: list[tuple[str, str]]
+    event_id: str
+    emitted_at: str
+    subject: str | None  # None: a raw record, outside of any aggregate's version sequence
+
+    def versioned(self, version: int) -> list[tuple[str, str]]:
+        """Return the headers of an event that is its subject's `version`th."""
+        return [*self.headers, (_AGGREGATE_VERSION, str(version))]
+
+
+@dataclass
+class Commit:
+    """What a transaction wants written; applied as a whole or not at all."""
+
+    puts: dict[tuple[type[Document], str], Document] = field(default_factory=dict)
+    deletes: dict[tuple[type[Document], str], int] = field(default_factory=dict)
+    # The version each written document had when this transaction began: 0 for a new one.
+    bases: dict[tuple[type[Document], str], int] = field(default_factory=dict)
+    inbox: dict[tuple[str, str], None] = field(default_factory=dict)
+    outgoing: list[Outgoing] = field(default_factory=list)
+    bodies: dict[tuple[type[Document], str], str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.puts or self.deletes or self.inbox or self.outgoing)
+
+    def encode(self) -> None:
+        """Make the bodies. Raises ValueError for a document that could not be read back."""
+        for key, document in self.puts.items():
+            self.bodies[key] = document.model_dump_json(warnings="error")
+
+
+class SnapshotReads(Reader, Protocol):
+    """What an adapter reads for a transaction: one snapshot, without the transaction's writes."""
+
+    async def seen(self, group: str, event_ids: Collection[str]) -> set[str]:
+        """Return which of these events the group has applied."""
+        ...
+
+
+class BufferedTransaction:
+    """One attempt: reads from a snapshot, writes kept until the commit."""
+
+    def __init__(self, origin: Origin, reads: SnapshotReads) -> None:
+        self._origin = origin
+        self._reads = reads
+        self._loaded: dict[tuple[type[Document], str], Document | None] = {}
+        self._applied: dict[tuple[str, str], bool] = {}
+        self.commit = Commit()
+
+    async def get(self, kind: type[D], document_id: str) -> D | None:
+        key = (kind, document_id)
+        if key in self.commit.deletes:
+            return None
+        written = self.commit.puts.get(key)
+        if isinstance(written, kind):
+            return written
+        if key in self._loaded:
+            loaded = self._loaded[key]
+            return loaded if isinstance(loaded, kind) else None
+        return await self._reads.get(kind, document_id)
+
+    async def require(self, kind: type[D], document_id: str) -> D:
+        document = await self.get(kind, document_id)
+        if document is None:
+            raise_not_found(kind.__name__.lower(), document_id)
+        return document
+
+    async def prefetch(self, kind: type[Document], document_ids: Collection[str]) -> None:
+        wanted = tuple(dict.fromkeys(document_ids))
+        found = await self._reads.find(kind, {"id": In(wanted)}, limit=len(wanted))
+        self._loaded |= dict.fromkeys((kind, document_id) for document_id in wanted)
+        self._loaded |= {(kind, document.id): document for document in found}
+
+    async def find(
+        self,
+        kind: type[D],
+        where: Where = NO_CONDITIONS,
+        *,
+        order_by: str = "id",
+        descending: bool = False,
+        after: tuple[Scalar, str] | None = None,
+        limit: int = 1000,
+    ) -> list[D]:
+        own = {key[1]: doc for key, doc in self.commit.puts.items() if key[0] is kind}
+        gone = {key[1] for key in self.commit.deletes if key[0] is kind}
+        stored = await self._reads.find(
+            kind,
+            where,
+            order_by=order_by,
+            descending=descending,
+            after=after,
+            limit=limit + len(own) + len(gone),
+        )
+        if not own and not gone:
+            return stored
+        found = [doc for doc in stored if doc.id not in own and doc.id not in gone]
+        found += [
+            doc
+            for doc in own.values()
+            if isinstance(doc, kind) and meets(doc.model_dump(mode="json"), where)
+        ]
+        found.sort(key=lambda doc: sort_key(doc, order_by), reverse=descending)
+        if after is not None:
+            value = parameter(after[0])
+            mark = (value is not None, value if value is not None else 0, after[1])
+            if order_by == "id":
+                mark = (True, after[1], after[1])
+            found = [
+                doc
+                for doc in found
+                if (sort_key(doc, order_by) < mark) == descending
+                and sort_key(doc, order_by) != mark
+            ]
+        return found[:limit]
+
+    async def count(self, kind: type[D], where: Where = NO_CONDITIONS) -> int:
+        total = await self._reads.count(kind, where)
+        touched = [key[1] for key in (*self.commit.puts, *self.commit.deletes) if key[0] is kind]
+        for document_id in touched:
+            before = await self._reads.get(kind, document_id)
+            if before is not None and meets(before.model_dump(mode="json"), where):
+                total -= 1
+            after = self.commit.puts.get((kind, document_id))
+            if after is not None and meets(after.model_dump(mode="json"), where):
+                total += 1
+        return total
+
+    def put(self, document: D) -> D:
+        key = (type(document), document.id)
+        base = self.commit.bases.setdefault(key, document.version)
+        self.commit.deletes.pop(key, None)
+        # What is deleted and made anew in one transaction goes on counting.
+        stored = document.changed(version=max(base, document.version) + 1)
+        self.commit.puts[key] = stored
+        return stored
+
+    def delete(self, document: Document) -> None:
+        key = (type(document), document.id)
+        base = self.commit.bases.setdefault(key, document.version)
+        self.commit.puts.pop(key, None)
+        if base:
+            self.commit.deletes[key] = base
+
+    def emit(self, event: Event, *, unlinked: bool = False) -> None:
+        trace = current_trace()
+        value = event.model_dump_json().encode()
+        if len(value) > MAX_EVENT_BYTES:
+            detail = f"{event.type()} of {event.subject} has {len(value)} bytes, too many to tell."
+            raise TooLargeError(detail)
+        envelope = Envelope(
+            id=new_event_id(),
+            source=self._origin.source,
+            type=event.type(),
+            subject=event.subject,
+            time=self._origin.clock.now(),
+            dataschema=data_schema(event.type()),
+            program=event.program_id,
+            region=self._origin.region,
+            aggregateversion=1,  # the commit puts the real one in its place
+            causationid=None if unlinked else trace.causation_id,
+            correlationid=None if unlinked else trace.correlation_id,
+            traceparent=None if unlinked else trace.traceparent,
+        )
+        headers = envelope.to_headers()
+        del headers[_AGGREGATE_VERSION]
+        self.commit.outgoing.append(
+            Outgoing(
+                topic=event.topic,
+                key=event.subject,
+                value=value,
+                headers=list(headers.items()),
+                event_id=envelope.id,
+                emitted_at=format_instant(envelope.time),
+                subject=event.subject,
+            )
+        )
+
+    def emit_raw(
+        self, topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, str]]
+    ) -> None:
+        self.commit.outgoing.append(
+            Outgoing(
+                topic=topic,
+                key=key,
+                value=value,
+                headers=list(headers),
+                event_id=new_event_id(),
+                emitted_at=format_instant(self._origin.clock.now()),
+                subject=None,
+            )
+        )
+
+    async def first_time(self, group: str, event_id: str) -> bool:
+        key = (group, event_id)
+        if key in self.commit.inbox:
+            return False
+        applied = self._applied.get(key)
+        if applied is None:
+            applied = bool(await self._reads.seen(group, (event_id,)))
+        if not applied:
+            self.commit.inbox[key] = None
+        return not applied
+
+    async def prefetch_inbox(self, group: str, event_ids: Collection[str]) -> None:
+        seen = await self._reads.seen(group, event_ids)
+        self._applied |= {(group, event_id): event_id in seen for event_id in event_ids}
