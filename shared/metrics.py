@@ -55,9 +55,11 @@ CONSUMER_LAG_RECORDS = Gauge(
     "Records on the bus that the service has not committed",
     ["service"],
 )
-# Seconds between an event's commit at its owner and its effect here (wall clock).
+# How long the oldest of them has waited, by this process's own clock. Grows: the consumer stands.
 CONSUMER_LAG_SECONDS = Gauge(
-    "upward_consumer_lag_seconds", "Age of the newest batch when it was applied", ["service"]
+    "upward_consumer_lag_seconds",
+    "Seconds since the oldest record that is not committed was first seen on the bus",
+    ["service"],
 )
 
 # Scheduler ----------------------------------------------------------------------------------

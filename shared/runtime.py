@@ -1,7 +1,7 @@
 """One service at run time: its store, its broker, its consumer, its relay, its clockwork."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from shared.clock import Clock, monotonic
 from shared.http.app import create_app
 from shared.http.auth import TokenVerifier
 from shared.http.call import Access, CommandAnswer, purge_answers
+from shared.http.limits import Admission
 from shared.http.operations import Flow, operations_router
 from shared.logging import get_logger
 from shared.messaging.consumer import Consumer
@@ -25,6 +26,8 @@ from shared.store.port import Document, Store
 
 _PING_SECONDS = 5.0
 _HOUSEKEEPING_SECONDS = 5.0
+_STOP_SECONDS = 30.0
+_NEVER = -_HOUSEKEEPING_SECONDS, datetime.min.replace(tzinfo=UTC)
 
 
 class Platform(Protocol):
@@ -32,6 +35,8 @@ class Platform(Protocol):
 
     clock: Clock
     verifier: TokenVerifier
+    session_timeout_seconds: float
+    """How long a replica may be silent before its consumer group goes on without it."""
 
     def store(self, service: str) -> Store:
         """Return the service's own store, not yet open."""
@@ -69,23 +74,31 @@ class Service:
         self.store = store
         self.consumer = Consumer(parts.name, store, platform.clock)
         parts.subscribe(self.consumer)
-        self._documents: tuple[type[Document], ...] = (
+        self.documents: tuple[type[Document], ...] = (
             *parts.documents,
             CommandAnswer,
             DeadLetter,
         )
         self._broker = platform.broker(parts.name)
-        self.consumer.subscribe(self._broker)
+        self.consumer.subscribe(self._broker, platform.session_timeout_seconds)
         self._relay = Relay(parts.name, store, self._broker)
 
-        self._kept_house = monotonic(), datetime.min.replace(tzinfo=UTC)
-        self._scheduler = Scheduler(parts.name, platform.clock, (*parts.jobs, self._keep_house))
+        self._purged = self._measured = _NEVER
+        self._admission = Admission()
+        self._scheduler = Scheduler(
+            parts.name,
+            platform.clock,
+            store.lease("scheduler"),
+            jobs=(*parts.jobs, self._purge),
+            chores=(self._measure,),
+        )
         prefix = f"/{parts.name}/v1"
         self.app: FastAPI = create_app(
             parts.name,
             title=parts.title,
             description=parts.description,
             access=Access(store, platform.clock, platform.verifier),
+            admission=self._admission,
             routers=(*parts.routers, operations_router(store, self.consumer, self.flow)),
             public_routers=parts.public_routers,
             health=self,
@@ -97,7 +110,7 @@ class Service:
     async def start(self) -> None:
         """Open the store, then consume, publish and keep time. Raises if store or bus is away."""
         try:
-            await self.store.open(self._documents)
+            await self.store.open(self.documents)
             await self._broker.start()
         except BaseException:
             await self.stop()
@@ -113,21 +126,33 @@ class Service:
         # Consumers before the relay: what they still commit is published before the bus is left.
         async with AsyncExitStack() as steps:
             steps.push_async_callback(self.store.close)
-            steps.push_async_callback(self._broker.stop)
+            steps.push_async_callback(self._in_time, self._broker.stop)
+            steps.push_async_callback(self._in_time, self.consumer.close)
             steps.push_async_callback(self._relay.stop)
             for subscriber in self._broker.subscribers:
-                steps.push_async_callback(subscriber.stop)
+                steps.push_async_callback(self._in_time, subscriber.stop)
             steps.push_async_callback(self._scheduler.stop)
             self.consumer.leave()
 
-    async def _keep_house(self, now: datetime) -> None:
-        """Every few seconds, by either clock, forget old answers and set the alerts' gauges."""
-        waited = max(monotonic() - self._kept_house[0], (now - self._kept_house[1]).total_seconds())
-        if waited < _HOUSEKEEPING_SECONDS:
-            return
-        self._kept_house = monotonic(), now
-        await purge_answers(self.store, now)
-        await self.flow()
+    async def _in_time(self, stop: Callable[[], Awaitable[None]]) -> None:
+        # Clients may wait for brokers that never come back. What is cut off is redelivered.
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await stop()
+        except TimeoutError:
+            self._log.error("stop_cut_off", after_seconds=_STOP_SECONDS)
+
+    async def _purge(self, now: datetime) -> None:
+        """Every few seconds, by either clock, forget old answers."""
+        if _is_due(self._purged, now):
+            self._purged = monotonic(), now
+            await purge_answers(self.store, now)
+
+    async def _measure(self, now: datetime) -> None:
+        """Every few seconds, by either clock, set the alerts' gauges."""
+        if _is_due(self._measured, now):
+            self._measured = monotonic(), now
+            await self.flow()
 
     async def flow(self) -> Flow:
         """Return what the service has not published, not consumed, and not done on time.
@@ -135,9 +160,10 @@ class Service:
         Read in the direction of cause: what a job or an event made is seen in what comes after, so
         all idle at once means at rest.
         """
-        scheduled_until = self._scheduler.done_until
+        scheduled_until = await self._scheduler.done_until()
         lag = await self.consumer.lag()
         depth = await self.store.outbox.depth()
+        self._admission.outbox_pending = depth.pending
         dead = await self.store.count(DeadLetter, {"state": "open"})
         metrics.DEAD_LETTERS_OPEN.labels(self.name).set(dead)
         return Flow(
@@ -178,3 +204,8 @@ class Service:
         if not bus:
             troubles.append(f"{self.name}: the bus does not answer")
         return troubles
+
+
+def _is_due(last: tuple[float, datetime], now: datetime) -> bool:
+    waited = max(monotonic() - last[0], (now - last[1]).total_seconds())
+    return waited >= _HOUSEKEEPING_SECONDS

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from shared import cancellation, metrics
-from shared.clock import Clock, monotonic
+from shared.clock import Clock, format_instant, monotonic
+from shared.errors import UnavailableError
 from shared.logging import get_logger
+from shared.store.port import Lease
 
 Job = Callable[[datetime], Awaitable[None]]
 """Does everything that is due at the given moment; run again, it finds nothing left to do."""
@@ -16,17 +18,36 @@ _INTERVAL_SECONDS = 0.5
 # How often a look at the clock tells whether the interval has passed by it: simulated time jumps.
 _LOOK_SECONDS = 0.02
 _STOP_SECONDS = 20.0
+# By the service's clock: how far the jobs' progress may go on before all replicas are told.
+_TELL_SECONDS = 5.0
+# How often a replica that may not run jobs asks whether it may now.
+_ASK_SECONDS = 3.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Scheduler:
-    """Runs a service's jobs one after the other, twice a second by the machine or the service."""
+    """Runs a service's jobs one after the other, twice a second by the machine or the service.
 
-    def __init__(self, service: str, clock: Clock, jobs: Sequence[Job]) -> None:
-        self.done_until = _LONG_AGO
+    Of all replicas the holder of the lease runs `jobs`; every one runs its own `chores`. Two
+    holders at once, as after a pause longer than the lease, do no harm: a job is a transaction
+    that finds nothing left to do.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        clock: Clock,
+        lease: Lease,
+        jobs: Sequence[Job],
+        chores: Sequence[Job] = (),
+    ) -> None:
         self._service = service
         self._clock = clock
+        self._lease = lease
         self._jobs = tuple(jobs)
+        self._chores = tuple(chores)
+        self._told = _LONG_AGO
+        self._refused_at = -_ASK_SECONDS
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._log = get_logger(service)
@@ -43,15 +64,43 @@ class Scheduler:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._task, _STOP_SECONDS)
             self._task = None
+            await self._lease.release()
 
     def alive(self) -> bool:
         """Return whether the scheduler is at work."""
         return self._task is not None and not self._task.done()
 
+    async def done_until(self) -> datetime:
+        """Return up to when all that was due is done, by whichever replica did it.
+
+        Raises StoreUnavailableError.
+        """
+        note = await self._lease.note()
+        return datetime.fromisoformat(note) if note else _LONG_AGO
+
     async def tick(self) -> None:
-        """Run every job once. `done_until` moves on only when all succeeded."""
-        now, failed = self._clock.now(), False
-        for job in self._jobs:
+        """Run every chore once, and every job if this replica holds the lease."""
+        now = self._clock.now()
+        await self._run_all(self._chores, now)
+        if monotonic() - self._refused_at < _ASK_SECONDS:
+            return
+        try:
+            if not await self._lease.hold():
+                self._refused_at = monotonic()
+                return
+            if not await self._run_all(self._jobs, now):
+                return
+            # Whoever set a simulated clock waits to be told of this very moment.
+            stands = self._clock.now() == now > self._told
+            if stands or (now - self._told).total_seconds() >= _TELL_SECONDS:
+                await self._lease.hold(format_instant(now))
+                self._told = now
+        except UnavailableError as error:
+            self._log.warning("scheduler_waits", error=error.detail)
+
+    async def _run_all(self, jobs: Sequence[Job], now: datetime) -> bool:
+        failed = False
+        for job in jobs:
             try:
                 await job(now)
             except (Exception, asyncio.CancelledError) as error:
@@ -62,8 +111,7 @@ class Scheduler:
                 name = getattr(job, "__name__", type(job).__name__)
                 metrics.JOB_FAILURES.labels(self._service, name).inc()
                 self._log.error("job_failed", job=name, exc_info=error)
-        if not failed:
-            self.done_until = now
+        return not failed
 
     async def _run(self) -> None:
         while not self._stopping.is_set():

@@ -17,7 +17,7 @@ from shared.health import Health
 from shared.http import problems
 from shared.http.auth import TokenVerifier
 from shared.http.call import IDEMPOTENCY_HEADER, Access
-from shared.http.limits import BodyLimit
+from shared.http.limits import Admission, Admit, BodyLimit
 from shared.ids import new_event_id
 from shared.logging import get_logger
 from shared.tracing import Trace, next_traceparent, traced
@@ -61,6 +61,7 @@ def create_app(
     title: str,
     description: str,
     access: Access,
+    admission: Admission,
     routers: Sequence[APIRouter],
     public_routers: Sequence[APIRouter],
     health: Health,
@@ -85,6 +86,9 @@ def create_app(
     for router in (*public_routers, health_router(health)):
         _register(app, router, "", {})
     app.add_middleware(BodyLimit, limits=body_limits)
+    app.add_middleware(
+        Admit, admission=admission, prefix=f"/{service}/v1/", always=f"/{service}/v1/operations/"
+    )
     app.add_middleware(_Authenticate, verifier=access.verifier, prefix=f"/{service}/v1/")
     app.add_middleware(_Observe, service=service)
     return app

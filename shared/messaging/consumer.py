@@ -24,13 +24,14 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
 from shared import cancellation, metrics
-from shared.clock import Clock
+from shared.clock import Clock, monotonic
 from shared.errors import StaleWriteError, UnavailableError, UpwardError
 from shared.events.envelope import Envelope, Event
 from shared.failpoints import failpoint
 from shared.logging import get_logger
 from shared.messaging.breaker import DEFAULT_LIMIT, Breaker, DeadLetterLimit
 from shared.messaging.dead_letters import DeadLetter, RawRecord, bury
+from shared.messaging.lag import Lag, Offsets
 from shared.messaging.parsing import PermanentError, parse_data, parse_envelope
 from shared.store.port import Store, Transaction
 from shared.tracing import Trace, next_traceparent, traced
@@ -41,6 +42,7 @@ EventHandler = Callable[[Transaction, Any, Envelope], Awaitable[None]]
 """Takes the events it is declared for; a handler of several takes their union, so it is not typed
 by one event."""
 
+SESSION_TIMEOUT_SECONDS = 45.0
 _BATCH = 200
 # FastStream sleeps this long again after each empty poll, blind to what arrives meanwhile: it is
 # the latency of a quiet bus.
@@ -49,6 +51,7 @@ _HANDLER_ATTEMPTS = 3
 # Each is a whole round of the store's own attempts; only a handler that can never win loses all.
 _STALE_REDELIVERIES = 5
 _DRAIN_SECONDS = 55.0
+_STUCK_SECONDS = 120.0
 _MAX_REASON = 500
 
 
@@ -66,8 +69,7 @@ class DeadLetterLimitError(Exception):
 
 class _KafkaClient(Protocol):
     def assignment(self) -> set[TopicPartition]: ...
-    async def committed(self, partition: TopicPartition) -> int | None: ...
-    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]: ...
+    def partitions_for_topic(self, topic: str) -> set[int] | None: ...
 
 
 class _DrainOnRevoke(ConsumerRebalanceListener):
@@ -110,6 +112,11 @@ class Consumer:
         self._handlers: dict[type[Event], EventHandler] = {}
         self._subscriber: BatchSubscriber | None = None
         self._failures = 0
+        self._lag = Lag()
+        self._own_lag = Lag()
+        self._offsets: Offsets | None = None
+        self._partitions: list[TopicPartition] = []
+        self._progress_at = monotonic()
         self._stopping: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
         self._log = get_logger(service)
@@ -132,7 +139,9 @@ class Consumer:
         """The topics of the handled events."""
         return sorted({kind.topic for kind in self._handlers})
 
-    def subscribe(self, broker: KafkaBroker) -> None:
+    def subscribe(
+        self, broker: KafkaBroker, session_timeout_seconds: float = SESSION_TIMEOUT_SECONDS
+    ) -> None:
         """Register with the broker, which consumes from its start to its stop."""
         if not self._handlers:
             return
@@ -146,8 +155,8 @@ class Consumer:
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.NACK_ON_ERROR,
             isolation_level="read_committed",
-            session_timeout_ms=45_000,
-            heartbeat_interval_ms=3_000,
+            session_timeout_ms=round(session_timeout_seconds * 1000),
+            heartbeat_interval_ms=min(3_000, round(session_timeout_seconds * 1000 / 3)),
             rebalance_timeout_ms=60_000,
             no_reply=True,
             parser=_clean_headers,
@@ -155,6 +164,10 @@ class Consumer:
             listener=drain,
         )
         drain.subscriber = self._subscriber = subscriber
+        config = broker.config.broker_config
+        self._offsets = Offsets(
+            lambda: config.builder(group_id=self.group, enable_auto_commit=False)
+        )
         metrics.CONSUMER_STOPPED.labels(self.service).set(0)
         subscriber(self._consume)
 
@@ -165,6 +178,7 @@ class Consumer:
         try:
             await self.process([_as_raw(record) for record in records])
             self._failures = 0
+            self._progress_at = monotonic()
         except DeadLetterLimitError as error:
             self._stop(str(error))
             raise
@@ -208,10 +222,6 @@ class Consumer:
             self._breaker = before
             raise
         failpoint("consumer.after_apply")
-        newest = max((d.envelope.time for d in deliveries if d.envelope), default=None)
-        if newest is not None:
-            age = (self._clock.now() - newest).total_seconds()
-            metrics.CONSUMER_LAG_SECONDS.labels(self.service).set(max(0.0, age))
 
     async def _apply_all(self, deliveries: Sequence[_Delivery], before: Breaker) -> None:
         try:
@@ -265,6 +275,9 @@ class Consumer:
         self, tx: Transaction, deliveries: Sequence[_Delivery], attempts: int
     ) -> Counter[str]:
         outcomes = Counter[str]()
+        # One look at the inbox for the whole batch, where each is a request to a server.
+        ids = [d.envelope.id for d in deliveries if d.envelope and d.event]
+        await tx.prefetch_inbox(self.group, ids)
         for delivery in deliveries:
             if delivery.reason is not None:
                 await self._bury(tx, delivery.record, delivery.reason, attempts)
@@ -378,21 +391,40 @@ class Consumer:
         """Return whether the consume loop turns, or was stopped on purpose."""
         if self._subscriber is None or self.stopped_because is not None:
             return True
+        # A client can lose its way after a rebalance or a broker's restart, running and assigned
+        # but fetching nothing. One that fails and backs off is at work: it waits for others.
+        waited = min(self._own_lag.seconds, monotonic() - self._progress_at)
+        if waited > _STUCK_SECONDS and not self._failures:
+            return False
         tasks = self._subscriber.tasks
         return self._subscriber.running and bool(tasks) and not any(task.done() for task in tasks)
 
     async def lag(self) -> int:
-        """Return how many records of the assigned partitions are not committed yet."""
-        if self._subscriber is None or self._subscriber.consumer is None:
+        """Return how many records the group has not committed yet, whichever replica reads them.
+
+        Sets the gauges of lag, too. Raises KafkaError.
+        """
+        if self._subscriber is None or self._offsets is None:
             return 0
-        client: _KafkaClient = self._subscriber.consumer
-        partitions = list(client.assignment())
-        ends = await client.end_offsets(partitions)
-        lag = 0
-        for partition, end in ends.items():
-            lag += end - (await client.committed(partition) or 0)
-        metrics.CONSUMER_LAG_RECORDS.labels(self.service).set(lag)
-        return lag
+        client: _KafkaClient | None = self._subscriber.consumer
+        if client is not None:
+            self._partitions = [
+                TopicPartition(topic, number)
+                for topic in self.topics
+                for number in client.partitions_for_topic(topic) or ()
+            ]
+        ends, committed = await self._offsets.look(self._partitions)
+        self._lag.see(ends, committed)
+        own = set(ends) & (client.assignment() if client is not None else set())
+        self._own_lag.see({tp: ends[tp] for tp in own}, {tp: committed[tp] for tp in own})
+        metrics.CONSUMER_LAG_RECORDS.labels(self.service).set(self._lag.records)
+        metrics.CONSUMER_LAG_SECONDS.labels(self.service).set(self._lag.seconds)
+        return self._lag.records
+
+    async def close(self) -> None:
+        """Leave the bus; the subscriber itself is the broker's to stop."""
+        if self._offsets is not None:
+            await self._offsets.close()
 
 
 def _as_raw(record: Record) -> RawRecord:

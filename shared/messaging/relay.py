@@ -10,13 +10,15 @@ from faststream.kafka import KafkaBroker
 
 from shared import cancellation, metrics
 from shared.clock import monotonic
-from shared.errors import UnavailableError
+from shared.errors import LeaseLostError, UnavailableError
 from shared.failpoints import failpoint
 from shared.logging import get_logger
 from shared.store.port import OutboxRecord, Store
 
 _BATCH = 500
 _POLL_SECONDS = 0.5
+# How often a replica that may not publish asks whether it may now.
+_ASK_SECONDS = 3.0
 _PAUSE_AFTER_FAILURE_SECONDS = 0.5
 _MEASURE_SECONDS = 1.0
 
@@ -28,14 +30,16 @@ _STOP_SECONDS = 20.0
 class Relay:
     """Publishes one store's outbox. A key's next event is sent after the last was acknowledged.
 
-    A crash between the bus's acknowledgement and the mark publishes an event twice, with the same
-    id: consumers' inboxes drop the second.
+    Of all replicas the holder of the lease publishes; the others look now and then whether it is
+    free. A crash between the bus's acknowledgement and the mark publishes an event twice, with the
+    same id, and so does a holder that slept past its lease: consumers' inboxes drop the second.
     """
 
     def __init__(self, service: str, store: Store, broker: KafkaBroker) -> None:
         self._service = service
         self._store = store
         self._broker = broker
+        self._lease = store.lease("relay")
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._measured_at = -_MEASURE_SECONDS
@@ -56,6 +60,7 @@ class Relay:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._task, _STOP_SECONDS)
             self._task = None
+            await self._lease.release()
 
     def alive(self) -> bool:
         """Return whether the relay is at work."""
@@ -64,6 +69,11 @@ class Relay:
     async def _run(self) -> None:
         while True:
             try:
+                if not await self._lease.hold():
+                    if self._stopping.is_set():
+                        return
+                    await self._unless_stopping(asyncio.sleep(_ASK_SECONDS))
+                    continue
                 published, failed = await self._pass()
             except UnavailableError as error:
                 self._log.warning("relay_waits", error=str(error))
@@ -88,9 +98,14 @@ class Relay:
         # Page by page and not always the oldest: a stuck key's many records would hide all others.
         while records := await self._store.outbox.pending(_BATCH, after=after):
             after = records[-1].position
+            await self._keep_lease()
             free = [record for record in records if (record.topic, record.key) not in stuck]
             published += await self._publish(free, stuck)
         return published, bool(stuck)
+
+    async def _keep_lease(self) -> None:
+        if not self._lease.held() and not await self._lease.hold():
+            raise LeaseLostError("another replica publishes now")
 
     async def _unless_stopping(self, waiting: Coroutine[None, None, None]) -> None:
         tasks = {asyncio.create_task(waiting), asyncio.create_task(self._stopping.wait())}
@@ -110,6 +125,7 @@ class Relay:
         published = 0
         while queues:
             wave = [(key, queue.popleft()) for key, queue in queues.items()]
+            await self._keep_lease()
             failpoint("relay.before_publish")
             results = await asyncio.gather(
                 *(self._send(record) for _, record in wave), return_exceptions=True
@@ -133,7 +149,7 @@ class Relay:
                     if not queues[key]:
                         del queues[key]
             if sent:
-                await self._store.outbox.mark_sent(sent)
+                await self._store.outbox.mark_sent(sent, lease=self._lease)
                 metrics.OUTBOX_PUBLISHED.labels(self._service).inc(len(sent))
                 published += len(sent)
             failpoint("relay.after_mark")

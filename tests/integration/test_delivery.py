@@ -734,10 +734,10 @@ async def test_a_relay_that_failed_unexpectedly_goes_on(
         outbox = type(chain.store.outbox)
         original, failures = outbox.mark_sent, [LookupError(), StoreUnavailableError("away")]
 
-        async def fail(self: Any, positions: Sequence[int]) -> None:
+        async def fail(self: Any, positions: Sequence[int], **lease: Any) -> None:
             if failures:
                 raise failures.pop()
-            await original(self, positions)
+            await original(self, positions, **lease)
 
         monkeypatch.setattr(outbox, "mark_sent", fail)
         await chain.store.transact(tell, "p", [1, 2])

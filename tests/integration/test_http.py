@@ -14,7 +14,7 @@ import pytest
 from shared.errors import RuleViolationError, StoreUnavailableError
 from shared.events.envelope import Envelope
 from shared.events.programs import ProgramClosed, ProgramPublished
-from shared.http.limits import DEFAULT_BODY_BYTES
+from shared.http.limits import DEFAULT_BODY_BYTES, MAX_IN_FLIGHT, MAX_OUTBOX
 from shared.messaging.dead_letters import DeadLetter
 from shared.store.port import Transaction
 from tests.support.golden import golden_event, golden_record
@@ -162,6 +162,34 @@ async def test_a_roster_is_csv(office: httpx.AsyncClient) -> None:
     problem(
         await office.post("/enrollment/v1/roster/imports", json={}), 415, "unsupported_media_type"
     )
+
+
+async def test_a_service_whose_events_wait_for_the_bus_takes_no_commands_but_is_read_and_run(
+    platform: RunningPlatform, office: httpx.AsyncClient
+) -> None:
+    service = platform.platform.services[0]
+    service._admission.outbox_pending = MAX_OUTBOX
+    refused = await office.put(PROGRAM_PATH, json=SPEC)
+    problem(refused, 503, "overloaded")
+    assert int(refused.headers["retry-after"]) > 0
+    assert (await office.get("/enrollment/v1/programs")).json()["items"] == []
+    # Measuring finds that nothing waits any more, as it does every few seconds by itself.
+    assert (await office.get("/enrollment/v1/operations/flow")).status_code == 200
+    assert (await office.put(PROGRAM_PATH, json=SPEC)).status_code == 200
+
+
+async def test_more_requests_than_a_service_can_work_on_are_refused_at_once(
+    platform: RunningPlatform, office: httpx.AsyncClient
+) -> None:
+    service = platform.platform.services[0]
+    service._admission.in_flight += MAX_IN_FLIGHT
+    refused = await office.get("/enrollment/v1/programs")
+    problem(refused, 503, "overloaded")
+    assert "retry-after" in refused.headers
+    assert (await office.get("/livez")).status_code == 200
+    service._admission.in_flight -= MAX_IN_FLIGHT
+    assert (await office.get("/enrollment/v1/programs")).status_code == 200
+    assert service._admission.in_flight == 0
 
 
 async def test_a_body_is_limited_whether_declared_or_not(office: httpx.AsyncClient) -> None:

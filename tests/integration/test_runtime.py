@@ -63,4 +63,4 @@ async def test_probes_say_what_only_a_restart_would_mend(tmp_path: Path) -> None
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.text) == (503, "feedback: the store does not answer\n")
         assert (await client.get("/livez")).status_code == 200
-        await service.store.open(service._documents)
+        await service.store.open(service.documents)
