@@ -7,11 +7,11 @@ import os
 import sys
 import tempfile
 import tomllib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import typer
 import uvloop
@@ -40,7 +40,12 @@ from shared.http.auth import ROLES, LocalIssuer, Role
 from shared.ids import keyed_id
 from shared.logging import configure_logging
 
+if TYPE_CHECKING:
+    from deploy.cluster.settings import KafkaSettings
+    from deploy.server import Servable
+
 T = TypeVar("T")
+P = ParamSpec("P")
 
 app = typer.Typer(
     help="Upward: reverse mentoring for whole companies.",
@@ -52,12 +57,14 @@ roster_app = typer.Typer(help="The roster from HR.", no_args_is_help=True)
 program_app = typer.Typer(help="Programs.", no_args_is_help=True)
 contracts_app = typer.Typer(help="The published event contract.", no_args_is_help=True)
 events_app = typer.Typer(help="The event log.", no_args_is_help=True)
+topics_app = typer.Typer(help="The topics on Kafka.", no_args_is_help=True)
 dlq_app = typer.Typer(help="Dead letters: what could not be processed.", no_args_is_help=True)
 for name, group in {
     "roster": roster_app,
     "program": program_app,
     "contracts": contracts_app,
     "events": events_app,
+    "topics": topics_app,
     "dlq": dlq_app,
 }.items():
     app.add_typer(group, name=name)
@@ -71,6 +78,18 @@ Data = Annotated[
         "--data", envvar="UPWARD_DATA", file_okay=False, help="Folder of the embedded platform."
     ),
 ]
+MaybeData = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        envvar="UPWARD_DATA",
+        file_okay=False,
+        help="Folder of the embedded platform; else the cluster, where one is set.",
+    ),
+]
+UntilStdinCloses = Annotated[
+    bool, typer.Option("--until-stdin-closes", help="End when standard input does.")
+]
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]
 Url = Annotated[str, typer.Option("--url", envvar="UPWARD_URL", help="Where the platform answers.")]
 Token = Annotated[
@@ -80,8 +99,10 @@ Token = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on the host.")]
-Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+Port = Annotated[
+    int, typer.Option("--port", envvar="UPWARD_PORT", min=0, max=65535, help="Port on the host.")
+]
+Host = Annotated[str, typer.Option("--host", envvar="UPWARD_HOST", help="Address to listen on.")]
 
 DATA = Path("data")
 URL = "http://127.0.0.1:8080"
@@ -143,20 +164,38 @@ def up(
     data: Data = DATA,
     port: Port = 8080,
     host: Host = "127.0.0.1",
-    until_stdin_closes: Annotated[
-        bool, typer.Option("--until-stdin-closes", help="End when standard input does.")
-    ] = False,
+    until_stdin_closes: UntilStdinCloses = False,
 ) -> None:
     """Run all five services on one port, with an embedded store and event log."""
     _serve(data, host, port, None, until_stdin_closes=until_stdin_closes)
 
 
 @app.command()
-def serve(service: str, data: Data = DATA, port: Port = 8080, host: Host = "127.0.0.1") -> None:
-    """Run one service alone on the data folder."""
+def serve(
+    service: str,
+    data: MaybeData = None,
+    port: Port = 8080,
+    host: Host = "127.0.0.1",
+    until_stdin_closes: UntilStdinCloses = False,
+) -> None:
+    """Run one service: on Kafka and MongoDB where UPWARD_KAFKA_SERVERS is set, else on a folder."""
     if service not in SERVICES:
         fail(f"There is no service {service!r}.", f"Choose one of {', '.join(SERVICES)}.")
-    _serve(data, host, port, [service], until_stdin_closes=False)
+    if not _on_cluster(data):
+        folder = data or DATA
+        _serve(folder, host, port, [service], until_stdin_closes=until_stdin_closes)
+        return
+    from deploy.cluster.platform import ClusterPlatform
+
+    hello = f"Upward {service} on http://{host}:{port}  (Ctrl-C ends)"
+    _run_server(
+        lambda: ClusterPlatform(service), hello, host, port, until_stdin_closes=until_stdin_closes
+    )
+
+
+def _on_cluster(data: Path | None) -> bool:
+    """Return whether the environment names a cluster and no folder was asked for."""
+    return data is None and bool(os.environ.get("UPWARD_KAFKA_SERVERS"))
 
 
 def _serve(
@@ -164,16 +203,27 @@ def _serve(
 ) -> None:
     # Imported here: the services take a second to import, which no other command needs.
     from deploy.local.platform import EmbeddedPlatform
-    from deploy.local.server import serve as serve_platform
+
+    _run_server(
+        lambda: EmbeddedPlatform(DataFolder(data), services=services),
+        f"Upward on http://{host}:{port}  data in {data}  (Ctrl-C ends)",
+        host,
+        port,
+        until_stdin_closes=until_stdin_closes,
+    )
+
+
+def _run_server(
+    build: Callable[[], "Servable"], hello: str, host: str, port: int, *, until_stdin_closes: bool
+) -> None:
+    from deploy.server import serve as serve_platform
 
     set_log_level()
 
     async def work() -> None:
-        platform = EmbeddedPlatform(DataFolder(data), services=services)
-        hello = f"Upward on http://{host}:{port}  data in {data}  (Ctrl-C ends)"
         try:
             await serve_platform(
-                platform,
+                build(),
                 host=host,
                 port=port,
                 until_stdin_closes=until_stdin_closes,
@@ -395,13 +445,17 @@ def _log(data: Path) -> Path:
 
 
 @events_app.command("export")
-def events_export(file: Path, data: Data = DATA) -> None:
+def events_export(file: Path, data: MaybeData = None) -> None:
     """Write every event as CloudEvents JSON, one a line, in log order."""
-    log = _log(data)
     if not file.parent.is_dir():
         fail(f"There is no folder {file.parent}.", "Make it, or name another.")
     with err.status("Exporting …"):
-        count = export_events(log, file)
+        if _on_cluster(data):
+            from deploy.cluster.event_log import export_events as export_from_cluster
+
+            count = run(_of_cluster(export_from_cluster, file))
+        else:
+            count = export_events(_log(data or DATA), file)
     err.print(f"{count:,} events in {file}", highlight=False)
 
 
@@ -427,6 +481,12 @@ def _known(service: str | None) -> str | None:
         msg = f"There is no service {service!r}. Choose one of {', '.join(SERVICES)}."
         raise typer.BadParameter(msg)
     return service
+
+
+def _known_all(services: list[str] | None) -> list[str] | None:
+    for service in services or ():
+        _known(service)
+    return services
 
 
 Service = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}.", callback=_known)]
@@ -462,6 +522,68 @@ def replay(
     body = {"topic": topic, "since": None if since is None else f"{since.isoformat()}Z"}
     report = _operate(url, token, data, "POST", f"/{service}/v1/operations/replay", body)
     out.print(f"{report['events']:,} events will be published again.", highlight=False)
+
+
+@topics_app.command("apply")
+def topics_apply(
+    replication: Annotated[
+        int, typer.Option("--replication", min=1, max=9, help="Replicas of each partition.")
+    ] = 3,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
+    ] = False,
+) -> None:
+    """Create the contract's topics on Kafka, or bring them to their declaration."""
+    from deploy.cluster.topics import Change, TopicsAdmin
+
+    async def work(settings: "KafkaSettings") -> list[Change]:
+        async with TopicsAdmin(settings) as admin:
+            changes = await admin.plan(list(TOPICS.values()), replication)
+            if not dry_run:
+                await admin.apply(changes)
+            return changes
+
+    changes = run(_of_cluster(work))
+    for change in changes:
+        out.print(f"{change.topic}: {change.said}", highlight=False, soft_wrap=True)
+    if not changes:
+        out.print("All topics are as they are declared.", highlight=False)
+    elif dry_run:
+        out.print(f"{len(changes)} changes; nothing was done.", highlight=False)
+
+
+@app.command()
+def migrate(
+    services: Annotated[
+        list[str] | None, typer.Argument(help="Which services; else all.", callback=_known_all)
+    ] = None,
+) -> None:
+    """Create each service's collections and indexes in MongoDB; at deploy, before the services."""
+    from deploy.cluster.migration import migrate as migrate_service
+
+    done = [line for name in services or SERVICES for line in run(migrate_service(name))]
+    for line in done:
+        out.print(line, highlight=False, soft_wrap=True)
+    if not done:
+        out.print("Every collection and index is there.", highlight=False)
+
+
+@app.command()
+def settings() -> None:
+    """Print every environment variable of cluster mode, as README has them."""
+    from deploy.cluster.settings import table
+
+    sys.stdout.write(table() + "\n")
+
+
+async def _of_cluster(
+    work: Callable[Concatenate["KafkaSettings", P], Coroutine[Any, Any, T]],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    from deploy.cluster.settings import KafkaSettings, load
+
+    return await work(load(KafkaSettings), *args, **kwargs)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """A client of Upward's HTTP APIs, for the command line and the demo: as a customer would call."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -42,15 +42,18 @@ class UnreachableError(Exception):
 
 
 class Client:
-    """Calls with a bearer token; every command carries an Idempotency-Key where one is given."""
+    """Calls with a bearer token; every command carries an Idempotency-Key where one is given.
 
-    def __init__(self, base_url: str) -> None:
+    `pauses` are the seconds before each repetition of what may be repeated.
+    """
+
+    def __init__(self, base_url: str, pauses: Sequence[float] = _PAUSES) -> None:
         self._base_url = base_url
+        self._pauses = tuple(pauses)
         if not base_url.startswith(("http://", "https://")):
             msg = f"{base_url!r} is no address; it begins with http:// or https://."
             raise UnreachableError(msg)
         self._http = aiohttp.ClientSession(
-            base_url,
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
             timeout=aiohttp.ClientTimeout(total=120, connect=10),
         )
@@ -113,7 +116,7 @@ class Client:
         A lost connection or a 503 leaves open whether a command was carried out; the same key
         gives the same answer.
         """
-        for pause in _PAUSES if again else ():
+        for pause in self._pauses if again else ():
             try:
                 answer = await self._once(method, path, headers, content, query or {})
             except UnreachableError:
@@ -125,6 +128,10 @@ class Client:
         answer = await self._once(method, path, headers, content, query or {})
         return _body(f"{method} {path}", answer)
 
+    def address(self, _path: str) -> str:
+        """Return where this path is asked for now."""
+        return self._base_url
+
     async def _once(
         self,
         method: str,
@@ -133,13 +140,14 @@ class Client:
         content: bytes | None,
         query: Mapping[str, str | int],
     ) -> Answer:
+        address = self.address(path)
         try:
             async with self._http.request(
-                method, path, params=query, data=content, headers=headers
+                method, address + path, params=query, data=content, headers=headers
             ) as response:
                 return Answer(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            msg = f"Nothing answers at {self._base_url} ({str(error) or type(error).__name__})."
+            msg = f"Nothing answers at {address} ({str(error) or type(error).__name__})."
             raise UnreachableError(msg) from error
 
 

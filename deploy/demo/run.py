@@ -8,7 +8,7 @@ import socket
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -172,21 +172,8 @@ class Demo:
         folder.keep_secret(
             "enrollment", "pseudonyms", hashlib.sha256(f"demo {options.seed}".encode()).digest()
         )
-        spec = tomllib.loads(PROGRAM.read_text())
-        program_id = spec.pop("program_id")
-        story = Story(
-            client=client,
-            issuer=LocalIssuer(folder.issuer_key),
-            clock=clock,
-            spec=orjson.loads(orjson.dumps(spec)),
-            program_id=program_id,
-            roster=roster,
-            seed=options.seed,
-            months=options.months,
-            mentors=options.mentors,
-            mentees=options.mentees,
-            refused=dict(journal.refused),
-        )
+        story = make_story(options, client, LocalIssuer(folder.issuer_key), clock, roster)
+        story.refused.update(journal.refused)
         return cls(options, story, journal)
 
     async def live(self, process: asyncio.subprocess.Process, console: Console) -> None:
@@ -222,29 +209,54 @@ class Demo:
 
     async def summarize(self, started: float) -> Json:
         """Return KPIs, counts and invariants, as `--summary` writes them."""
-        story = self.story
-        analyst = story.token("demo-analyst", "analyst")
-        kpis: list[Json] = []
-        for by in BREAKDOWNS:
-            answer = await story.client.get(
-                analyst, "/reporting/v1/kpis", program=story.program_id, by=by
-            )
-            kpis += answer["rows"]
-        events, redelivered = without_redeliveries(read_events(DataFolder(self.options.data).log))
-        counts = Counter(_short(event["type"]) for event in events)
-        return {
-            "program": story.program_id,
-            "roster": self.options.roster.name,
-            "seed": story.seed,
-            "months": story.months,
-            "as_of": format_instant(story.clock.now()),
-            "seconds": round(monotonic() - started, 1),
-            "kpis": kpis,
-            "events": dict(sorted(counts.items())),
-            "redelivered": redelivered,
-            "violations": count_violations(events),
-            "refused": dict(sorted(story.refused.items())),
-        }
+        events = read_events(DataFolder(self.options.data).log)
+        return await summarize(self.story, events, self.options.roster.name, started)
+
+
+def make_story(
+    options: Options, client: Client, issuer: LocalIssuer, clock: FileClock, roster: bytes
+) -> Story:
+    """Return the year of the demo's program; the same options tell the same year."""
+    spec = tomllib.loads(PROGRAM.read_text())
+    program_id = spec.pop("program_id")
+    return Story(
+        client=client,
+        issuer=issuer,
+        clock=clock,
+        spec=orjson.loads(orjson.dumps(spec)),
+        program_id=program_id,
+        roster=roster,
+        seed=options.seed,
+        months=options.months,
+        mentors=options.mentors,
+        mentees=options.mentees,
+    )
+
+
+async def summarize(story: Story, log: Iterable[Json], roster: str, started: float) -> Json:
+    """Return KPIs as the API shows them, and the counts and invariants of the log's events."""
+    analyst = story.token("demo-analyst", "analyst")
+    kpis: list[Json] = []
+    for by in BREAKDOWNS:
+        answer = await story.client.get(
+            analyst, "/reporting/v1/kpis", program=story.program_id, by=by
+        )
+        kpis += answer["rows"]
+    events, redelivered = without_redeliveries(log)
+    counts = Counter(_short(event["type"]) for event in events)
+    return {
+        "program": story.program_id,
+        "roster": roster,
+        "seed": story.seed,
+        "months": story.months,
+        "as_of": format_instant(story.clock.now()),
+        "seconds": round(monotonic() - started, 1),
+        "kpis": kpis,
+        "events": dict(sorted(counts.items())),
+        "redelivered": redelivered,
+        "violations": count_violations(events),
+        "refused": dict(sorted(story.refused.items())),
+    }
 
 
 def _short(event_type: str) -> str:

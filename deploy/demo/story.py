@@ -59,6 +59,7 @@ class Story:
     mentors: int
     mentees: int
     refused: dict[str, int] = field(default_factory=dict)
+    patience: float = _SETTLE_SECONDS
     _plan: Plan | None = None
     _tokens: dict[str, str] = field(default_factory=dict)
 
@@ -163,7 +164,7 @@ class Story:
     async def settle(self) -> None:
         """Wait until all services have published, consumed and done what is due."""
         operator = self.token("demo", "operator")
-        deadline = monotonic() + _SETTLE_SECONDS
+        deadline = monotonic() + self.patience
         # Services found idle in a row. Events go from one to the next in this order, so one pass
         # over all of them is rest.
         quiet = 0
@@ -482,7 +483,7 @@ class Story:
         )
         await self.settle()
         # The clock stands still now, so what the news brings about is waited for, not the clock.
-        deadline = monotonic() + _SETTLE_SECONDS
+        deadline = monotonic() + self.patience
         while [pair for status in _OPEN async for pair in self._pairs(status)]:
             if monotonic() > deadline:
                 msg = "The program closed and its pairs did not end; see the log of matching."

@@ -7,41 +7,12 @@ from typing import Any
 
 import orjson
 
+from deploy.cloud_events import cloud_event
 from shared.messaging.dead_letters import RawRecord
 from shared.messaging.local_log import LocalLog
 from shared.messaging.local_storage import StoredRecord
-from shared.messaging.parsing import PermanentError, parse
 
 _TAIL_SECONDS = 0.3
-
-
-def cloud_event(record: StoredRecord) -> dict[str, Any] | None:
-    """Return the record as CloudEvents JSON, or None if it holds no event of the contract.
-
-    Where it stands on the log is told by the extensions logtopic, logpartition and logoffset.
-    """
-    raw = RawRecord(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        value=record.value,
-        headers=record.headers,
-    )
-    try:
-        envelope, _ = parse(raw)
-    except PermanentError:
-        return None
-    # The data as it was published, not as this version of the code reads it.
-    event = envelope.to_cloudevent(orjson.loads(record.value or b"{}"))
-    place = {
-        "logtopic": record.topic,
-        "logpartition": record.partition,
-        "logoffset": record.offset,
-    }
-    return {**{key: value for key, value in event.items() if key != "data"}, **place} | {
-        "data": event["data"]
-    }
 
 
 def read_events(log: Path, *, follow: bool = False) -> Iterator[dict[str, Any]]:
@@ -52,7 +23,7 @@ def read_events(log: Path, *, follow: bool = False) -> Iterator[dict[str, Any]]:
         while True:
             for record in reader.export(after=position):
                 position = record.position
-                event = cloud_event(record)
+                event = cloud_event(_as_raw(record))
                 if event is not None:
                     yield event
             if not follow:
@@ -72,3 +43,14 @@ def export_events(log: Path, target: Path) -> int:
             count += 1
     partial.replace(target)
     return count
+
+
+def _as_raw(record: StoredRecord) -> RawRecord:
+    return RawRecord(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=record.headers,
+    )

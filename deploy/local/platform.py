@@ -1,7 +1,7 @@
 """The embedded platform: all five services in one process, on SQLite files in one folder."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -10,12 +10,8 @@ from fastapi import FastAPI
 from faststream.kafka import KafkaBroker
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deploy.builders import BUILDERS
 from deploy.local.folder import DataFolder
-from services.enrollment.app import build as build_enrollment
-from services.feedback.app import build as build_feedback
-from services.matching.app import build as build_matching
-from services.reporting.app import build as build_reporting
-from services.sessions.app import build as build_sessions
 from shared.clock import Clock, FileClock, SystemClock
 from shared.events.topics import TOPICS
 from shared.health import Health
@@ -23,20 +19,13 @@ from shared.http.app import health_router
 from shared.http.auth import LocalIssuer, TokenVerifier
 from shared.http.problems import install as install_problems
 from shared.messaging.broker import EmbeddedKafkaBroker
+from shared.messaging.consumer import SESSION_TIMEOUT_SECONDS
 from shared.messaging.local_log import LocalLog
-from shared.runtime import Platform, Service
+from shared.runtime import Service
 from shared.store.port import Store
 from shared.store.sqlite import SqliteStore
 
 _REGION = "local"
-
-BUILDERS: Mapping[str, Callable[[Platform], Service]] = {
-    "enrollment": build_enrollment,
-    "matching": build_matching,
-    "sessions": build_sessions,
-    "feedback": build_feedback,
-    "reporting": build_reporting,
-}
 
 
 class EmbeddedPlatform:
@@ -50,6 +39,7 @@ class EmbeddedPlatform:
         self.clock: Clock = FileClock(folder.clock) if folder.clock.exists() else SystemClock()
         self.issuer = LocalIssuer(folder.issuer_key)
         self.verifier: TokenVerifier = self.issuer.verifier()
+        self.session_timeout_seconds = SESSION_TIMEOUT_SECONDS
         self.log = LocalLog(folder.log)
         self._steps = AsyncExitStack()
         self.services = [BUILDERS[name](self) for name in services or BUILDERS]

@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 
 from shared.durable import keep_file
 from shared.errors import UnauthenticatedError
+from shared.http.jwks import ALGORITHMS, FixedKeys
 
 Role = Literal["participant", "coordinator", "analyst", "hr", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 AUDIENCE = "upward"
 LOCAL_ISSUER = "urn:upward:local"
-_ALGORITHMS = ["ES256"]
 _LEEWAY_SECONDS = 30
 _CACHE = 10_000
 _INVALID = "The bearer token is not valid."
@@ -50,16 +51,25 @@ class Principal:
         return self.has("analyst", "coordinator") and program_id in self.programs
 
 
+class Keys(Protocol):
+    """An issuer's public keys."""
+
+    def get(self, key_id: str) -> jwt.PyJWK | None:
+        """Return the key of this id, None if it is not known."""
+        ...
+
+
 class TokenVerifier:
     """Checks tokens against known keys: fixed algorithms, exact issuer and audience.
 
-    `keys` maps key ids to public keys. The tokens verified last are remembered until they expire,
-    since a signature check costs more than most requests.
+    The tokens verified last are remembered until they expire, since a signature check costs more
+    than most requests.
     """
 
-    def __init__(self, issuer: str, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> None:
+    def __init__(self, issuer: str, keys: Keys, audience: str = AUDIENCE) -> None:
         self._issuer = issuer
-        self._keys = dict(keys)
+        self._audience = audience
+        self._keys = keys
         self._known: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
 
     def verify(self, token: str) -> Principal:
@@ -71,12 +81,15 @@ class TokenVerifier:
         if not _TOKEN.fullmatch(token):
             raise UnauthenticatedError(_INVALID)
         try:
-            key = self._keys[jwt.get_unverified_header(token)["kid"]]
+            key = self._keys.get(_text(jwt.get_unverified_header(token)["kid"]))
+            if key is None:
+                raise UnauthenticatedError(_INVALID)
             claims = jwt.decode(
                 token,
                 key,
-                algorithms=_ALGORITHMS,
-                audience=AUDIENCE,
+                # The key's own algorithm, so that no header chooses; and none but the fixed ones.
+                algorithms=[name for name in ALGORITHMS if name == key.algorithm_name],
+                audience=self._audience,
                 issuer=self._issuer,
                 leeway=_LEEWAY_SECONDS,
                 options={"require": ["exp", "iat", "sub", "aud", "iss"]},
@@ -156,6 +169,11 @@ class LocalIssuer:
         }
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._KEY_ID})
 
+    def jwk(self) -> dict[str, Any]:
+        """Return the public key as a JWK set's member."""
+        key = ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        return {**key, "kid": self._KEY_ID, "use": "sig", "alg": "ES256"}
+
     def verifier(self) -> TokenVerifier:
         """Return the verifier of this issuer's tokens."""
-        return TokenVerifier(LOCAL_ISSUER, {self._KEY_ID: self._key.public_key()})
+        return TokenVerifier(LOCAL_ISSUER, FixedKeys({self._KEY_ID: jwt.PyJWK(self.jwk())}))

@@ -10,12 +10,15 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 
 from shared.errors import UnauthenticatedError
 from shared.http import auth
 from shared.http.auth import AUDIENCE, LOCAL_ISSUER, Principal, TokenVerifier
+from shared.http.jwks import FixedKeys
 
 KEY = ec.generate_private_key(ec.SECP256R1())
+PUBLIC_JWK = ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
 OTHER = ec.generate_private_key(ec.SECP256R1())
 PUBLIC_PEM = KEY.public_key().public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -24,7 +27,7 @@ PUBLIC_PEM = KEY.public_key().public_bytes(
 
 @pytest.fixture
 def verifier() -> TokenVerifier:
-    return TokenVerifier(LOCAL_ISSUER, {"k1": KEY.public_key()})
+    return TokenVerifier(LOCAL_ISSUER, FixedKeys({"k1": jwt.PyJWK(PUBLIC_JWK)}))
 
 
 def claims(**changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Serving the embedded platform over HTTP until a signal ends it."""
+"""Serving a platform over HTTP until a signal ends it."""
 
 import asyncio
 import contextlib
@@ -7,14 +7,33 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Protocol, Self
 
 import uvicorn
-
-from deploy.local.platform import EmbeddedPlatform
+from starlette.types import ASGIApp
 
 _GRACE_SECONDS = 20
 # Longer than the pools of clients keep idle connections: else one is closed under a request.
 _KEEP_ALIVE_SECONDS = 75
+
+
+class Servable(Protocol):
+    """A platform: started by entering it, stopped by leaving it, reached by its application."""
+
+    @property
+    def app(self) -> ASGIApp:
+        """The HTTP application."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
 
 
 class _Server(uvicorn.Server):
@@ -26,7 +45,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    platform: EmbeddedPlatform,
+    platform: Servable,
     *,
     host: str,
     port: int,

@@ -1,0 +1,246 @@
+"""Every setting of cluster mode, read from environment variables; README's table is made of it."""
+
+import base64
+import binascii
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from faststream.security import (
+    BaseSecurity,
+    SASLPlaintext,
+    SASLScram256,
+    SASLScram512,
+)
+from pydantic import (
+    Field,
+    MongoDsn,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import InvalidInputError
+
+S = TypeVar("S", bound=BaseSettings)
+
+_SECRET_BYTES = 32
+_PLAINTEXT = ("PLAINTEXT", "SASL_PLAINTEXT")
+
+
+class KafkaSettings(BaseSettings):
+    """How to reach Apache Kafka."""
+
+    model_config = SettingsConfigDict(env_prefix="UPWARD_KAFKA_", hide_input_in_errors=True)
+
+    servers: Annotated[tuple[str, ...], NoDecode] = Field(
+        description="Bootstrap servers, `host:port`, separated by commas"
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="As Kafka names it"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="How to log in, where the protocol has SASL"
+    )
+    sasl_username: str | None = Field(default=None, description="This service's own Kafka user")
+    sasl_password: SecretStr | None = Field(default=None, description="That user's password")
+    ssl_ca_file: Path | None = Field(
+        default=None, description="PEM file of the authorities to trust; else the system's"
+    )
+    ssl_cert_file: Path | None = Field(
+        default=None, description="PEM file of the client certificate, for mutual TLS"
+    )
+    ssl_key_file: Path | None = Field(
+        default=None, description="PEM file of that certificate's private key"
+    )
+    ssl_key_password: SecretStr | None = Field(default=None, description="That key's password")
+    request_timeout_seconds: float = Field(
+        default=10, gt=0, le=120, description="How long one request to a broker may take"
+    )
+    session_timeout_seconds: float = Field(
+        default=45,
+        ge=6,
+        le=300,
+        description="How long a replica may be silent before its group goes on without it",
+    )
+
+    @field_validator("servers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(server for part in value.split(",") if (server := part.strip()))
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.servers:
+            msg = "UPWARD_KAFKA_SERVERS names no server"
+            raise ValueError(msg)
+        if self.security_protocol.startswith("SASL") and not (
+            self.sasl_username and self.sasl_password
+        ):
+            msg = (
+                f"{self.security_protocol} needs UPWARD_KAFKA_SASL_USERNAME and"
+                " UPWARD_KAFKA_SASL_PASSWORD"
+            )
+            raise ValueError(msg)
+        return self
+
+    def security(self) -> BaseSecurity | None:
+        """Return FastStream's security object. Raises OSError for files that can't be read."""
+        context = None if self.security_protocol in _PLAINTEXT else self._context()
+        if not self.security_protocol.startswith("SASL"):
+            return None if context is None else BaseSecurity(ssl_context=context, use_ssl=True)
+        assert self.sasl_username is not None
+        assert self.sasl_password is not None
+        mechanism = {
+            "PLAIN": SASLPlaintext,
+            "SCRAM-SHA-256": SASLScram256,
+            "SCRAM-SHA-512": SASLScram512,
+        }[self.sasl_mechanism]
+        return mechanism(
+            username=self.sasl_username,
+            password=self.sasl_password.get_secret_value(),
+            ssl_context=context,
+            use_ssl=context is not None,
+        )
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ssl_ca_file)
+        if self.ssl_cert_file is not None:
+            password = self.ssl_key_password
+            context.load_cert_chain(
+                self.ssl_cert_file,
+                self.ssl_key_file,
+                None if password is None else password.get_secret_value(),
+            )
+        return context
+
+
+class MongoSettings(BaseSettings):
+    """How to reach MongoDB."""
+
+    model_config = SettingsConfigDict(env_prefix="UPWARD_MONGODB_", hide_input_in_errors=True)
+
+    uri: SecretStr = Field(
+        description="Connection string of a replica set; TLS, user and password stand in it"
+    )
+    database_prefix: str = Field(
+        default="upward_",
+        pattern=r"^[a-z0-9_-]{1,30}$",
+        description="Each service has the database of this prefix and its name",
+    )
+
+    @field_validator("uri")
+    @classmethod
+    def _is_uri(cls, value: SecretStr) -> SecretStr:
+        try:
+            TypeAdapter(MongoDsn).validate_python(value.get_secret_value())
+        except ValidationError:
+            msg = "it begins with mongodb:// or mongodb+srv:// and names a host"
+            raise ValueError(msg) from None
+        return value
+
+
+class AuthSettings(BaseSettings):
+    """Whose bearer tokens are accepted."""
+
+    model_config = SettingsConfigDict(env_prefix="UPWARD_AUTH_", hide_input_in_errors=True)
+
+    issuer: str = Field(min_length=1, description="The tokens' exact `iss`")
+    audience: str = Field(default="upward", min_length=1, description="The tokens' `aud`")
+    jwks: str = Field(
+        min_length=1,
+        description="The issuer's public keys (JWK set): an https:// address or a file",
+    )
+
+
+class ServiceSettings(BaseSettings):
+    """What else one process of a service needs."""
+
+    model_config = SettingsConfigDict(env_prefix="UPWARD_", hide_input_in_errors=True)
+
+    region: str = Field(
+        default="local",
+        pattern=r"^[a-z0-9-]{1,30}$",
+        description="The region, part of every event's `source`",
+    )
+    secret_key: SecretStr = Field(
+        description="At least 32 random bytes in base64, the same for all replicas and for good: "
+        "pseudonyms are made with it"
+    )
+    clock_file: Path | None = Field(
+        default=None, description="Simulated time, for demos and tests; else the system's clock"
+    )
+
+    @field_validator("secret_key")
+    @classmethod
+    def _is_long_enough(cls, value: SecretStr) -> SecretStr:
+        try:
+            size = len(base64.b64decode(value.get_secret_value(), validate=True))
+        except (binascii.Error, ValueError):
+            size = 0
+        if size < _SECRET_BYTES:
+            msg = f"it is base64 of at least {_SECRET_BYTES} bytes (openssl rand -base64 32)"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def secret_bytes(self) -> bytes:
+        """The secret key's bytes."""
+        return base64.b64decode(self.secret_key.get_secret_value())
+
+
+GROUPS: tuple[type[BaseSettings], ...] = (
+    KafkaSettings,
+    MongoSettings,
+    AuthSettings,
+    ServiceSettings,
+)
+
+
+def load(kind: type[S]) -> S:
+    """Read settings from the environment.
+
+    Raises InvalidInputError, which names every variable at fault and its rule.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        raise InvalidInputError(
+            "; ".join(
+                f"{variable(kind, str(item['loc'][0]))}: {item['msg']}"
+                if item["loc"]
+                else item["msg"]
+                for item in error.errors()
+            )
+        ) from None
+
+
+def variable(kind: type[BaseSettings], field: str) -> str:
+    """Return the environment variable of a field."""
+    return f"{kind.model_config['env_prefix']}{field}".upper()
+
+
+def table() -> str:
+    """Return all settings as a Markdown table: variable, default, meaning."""
+    return "\n".join(
+        ("| Variable | Default | Meaning |", "|---|---|---|", *(row for row in _rows())),
+    )
+
+
+def _rows() -> Iterator[str]:
+    for kind in GROUPS:
+        for name, field in kind.model_fields.items():
+            yield f"| `{variable(kind, name)}` | {_default(field)} | {field.description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    return "none" if field.default is None else f"`{field.default}`"

@@ -1,0 +1,179 @@
+"""Creating the contract's topics on Kafka, and what would change before it is done."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import for_code
+from faststream.kafka.security import parse_security
+
+from deploy.cluster.settings import KafkaSettings
+from shared.errors import UpwardError
+from shared.events.topics import MAX_EVENT_BYTES, Topic
+
+# A record's headers and framing come on top of its value.
+_RECORD_OVERHEAD_BYTES = 64 * 1024
+_DAY_MS = 24 * 60 * 60 * 1000
+# Kafka's ConfigSource.DYNAMIC_TOPIC_CONFIG.
+_TOPICS_OWN = 1
+
+
+class TopicsError(UpwardError):
+    """The brokers refused a change of the topics."""
+
+    code = "topics_refused"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    value: str
+    own: bool  # set on the topic, not a broker's default
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing to do to a topic, in words and as what Kafka is asked."""
+
+    topic: str
+    said: str
+    create: NewTopic | None = None
+    partitions: int | None = None
+    config: tuple[str, str] | None = None
+
+
+def wanted_config(topic: Topic, replication: int) -> dict[str, str]:
+    """Return the configuration of a topic; nothing that a broker's default may change is left out.
+
+    Two of three replicas must have a record before it counts as written, so that losing one broker
+    loses nothing.
+    """
+    retention = -1 if topic.retention_days is None else topic.retention_days * _DAY_MS
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(retention),
+        "retention.bytes": "-1",
+        "min.insync.replicas": str(max(1, replication - 1)),
+        "max.message.bytes": str(MAX_EVENT_BYTES + _RECORD_OVERHEAD_BYTES),
+        "message.timestamp.type": "CreateTime",
+        "unclean.leader.election.enable": "false",
+    }
+
+
+class TopicsAdmin:
+    """An admin connection; an async context manager."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._client = AIOKafkaAdminClient(
+            bootstrap_servers=list(settings.servers),
+            client_id="upward-topics",
+            request_timeout_ms=round(settings.request_timeout_seconds * 1000),
+            **parse_security(settings.security()),
+        )
+
+    async def __aenter__(self) -> "TopicsAdmin":
+        await self._client.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def plan(self, topics: Sequence[Topic], replication: int) -> list[Change]:
+        """Return what differs between the declaration and the brokers.
+
+        Partitions are only ever added. Raises TopicsError for a topic that has more than declared:
+        taking some away would move keys and break their order.
+        """
+        known = await self.partitions([topic.name for topic in topics])
+        configs = await self._configs([topic.name for topic in topics if topic.name in known])
+        changes: list[Change] = []
+        for topic in topics:
+            wanted = wanted_config(topic, replication)
+            if topic.name not in known:
+                said = f"create with {topic.partitions} partitions, {replication} replicas, " + (
+                    ", ".join(f"{name}={value}" for name, value in wanted.items())
+                )
+                new = NewTopic(topic.name, topic.partitions, replication, topic_configs=wanted)
+                changes.append(Change(topic.name, said, create=new))
+                continue
+            found = {entry.name: entry.value for entry in configs[topic.name]}
+            changes += _differences(topic, known[topic.name], wanted, found)
+        return changes
+
+    async def partitions(self, names: Sequence[str]) -> dict[str, int]:
+        """Return how many partitions each of these topics has; those that exist."""
+        described = await self._client.describe_topics(list(names))
+        return {item["topic"]: len(item["partitions"]) for item in described if item["partitions"]}
+
+    async def _configs(self, names: Sequence[str]) -> dict[str, list[_Entry]]:
+        if not names:
+            return {}
+        answers: list[Any] = await self._client.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        )
+        return {
+            resource[3]: [
+                _Entry(name, value, own=source == _TOPICS_OWN)
+                for name, value, _read_only, source, *_ in resource[4]
+            ]
+            for answer in answers
+            for resource in answer.resources
+        }
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Do what was planned. Raises TopicsError with the brokers' reason."""
+        new = [change.create for change in changes if change.create is not None]
+        if new:
+            _check(await self._client.create_topics(new))
+        more = {c.topic: NewPartitions(c.partitions) for c in changes if c.partitions is not None}
+        if more:
+            _check(await self._client.create_partitions(more))
+        by_topic: dict[str, dict[str, str]] = {}
+        for change in changes:
+            if change.config is not None:
+                by_topic.setdefault(change.topic, {}).update([change.config])
+        # The request replaces what a topic has of its own: what operators set beside ours stays.
+        kept = {
+            name: {entry.name: entry.value for entry in entries if entry.own}
+            for name, entries in (await self._configs(list(by_topic))).items()
+        }
+        for name, config in by_topic.items():
+            resource = ConfigResource(ConfigResourceType.TOPIC, name, kept[name] | config)
+            answers: list[Any] = await self._client.alter_configs([resource])
+            for answer in answers:
+                for code, message, *_ in answer.resources:
+                    if code:
+                        raise TopicsError(f"{name}: {message or for_code(code).__name__}")
+
+
+def _check(answer: Any) -> None:
+    for topic, code, *message in answer.topic_errors:
+        if code:
+            reason = (message[0] if message else None) or for_code(code).__name__
+            raise TopicsError(f"{topic}: {reason}")
+
+
+def _differences(
+    topic: Topic, partitions: int, wanted: Mapping[str, str], found: Mapping[str, str]
+) -> list[Change]:
+    if partitions > topic.partitions:
+        detail = (
+            f"{topic.name} has {partitions} partitions and is declared with"
+            f" {topic.partitions}; Kafka can't take any away."
+        )
+        raise TopicsError(detail)
+    changes = []
+    if partitions < topic.partitions:
+        said = (
+            f"add partitions, {partitions} to {topic.partitions}: keys move, so do this only"
+            " while nothing is published"
+        )
+        changes.append(Change(topic.name, said, partitions=topic.partitions))
+    changes += [
+        Change(topic.name, f"set {name}={value} (now {found.get(name)})", config=(name, value))
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]
+    return changes

@@ -1,0 +1,126 @@
+"""Cluster settings: every variable is documented, and a wrong one is named with its rule."""
+
+import base64
+import ssl
+from pathlib import Path
+
+import pytest
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram512
+
+from deploy.cluster.platform import derived_secret
+from deploy.cluster.settings import (
+    GROUPS,
+    AuthSettings,
+    KafkaSettings,
+    MongoSettings,
+    ServiceSettings,
+    load,
+    table,
+)
+from shared.errors import InvalidInputError
+from tests.support.demo import ROOT
+
+GOOD = {
+    "UPWARD_KAFKA_SERVERS": "one:9092, two:9092",
+    "UPWARD_MONGODB_URI": "mongodb://user:secret@db/?replicaSet=rs0",
+    "UPWARD_AUTH_ISSUER": "https://login.example.com",
+    "UPWARD_AUTH_JWKS": "https://login.example.com/keys",
+    "UPWARD_SECRET_KEY": base64.b64encode(b"k" * 32).decode(),
+}
+
+
+@pytest.fixture(autouse=True)
+def good(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+
+
+def load_all() -> None:
+    for group in GROUPS:
+        load(group)
+
+
+def test_the_readme_documents_every_variable() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert table() in readme, "run `upward settings` and put its table into README.md"
+
+
+def test_the_variables_that_must_be_set_are_enough() -> None:
+    assert load(KafkaSettings).servers == ("one:9092", "two:9092")
+    assert load(KafkaSettings).security() is None
+    assert load(MongoSettings).database_prefix == "upward_"
+    assert load(AuthSettings).audience == "upward"
+    assert load(ServiceSettings).secret_bytes == b"k" * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("UPWARD_KAFKA_SERVERS", " , ", "names no server"),
+        ("UPWARD_KAFKA_SECURITY_PROTOCOL", "TLS", "UPWARD_KAFKA_SECURITY_PROTOCOL"),
+        ("UPWARD_KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "needs UPWARD_KAFKA_SASL_USERNAME"),
+        ("UPWARD_KAFKA_REQUEST_TIMEOUT_SECONDS", "0", "UPWARD_KAFKA_REQUEST_TIMEOUT_SECONDS"),
+        ("UPWARD_MONGODB_URI", "postgres://user:secret@db", "UPWARD_MONGODB_URI"),
+        ("UPWARD_MONGODB_DATABASE_PREFIX", "a b", "UPWARD_MONGODB_DATABASE_PREFIX"),
+        ("UPWARD_AUTH_ISSUER", "", "UPWARD_AUTH_ISSUER"),
+        ("UPWARD_SECRET_KEY", "c2VjcmV0", "UPWARD_SECRET_KEY: .*base64 of at least 32 bytes"),
+        ("UPWARD_SECRET_KEY", "secret!", "UPWARD_SECRET_KEY"),
+        ("UPWARD_REGION", "Magrathea!", "UPWARD_REGION"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_variable_and_never_itself(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidInputError, match=said) as caught:
+        load_all()
+    assert "secret@" not in caught.value.detail
+    assert "c2VjcmV0" not in caught.value.detail
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv(name)
+    with pytest.raises(InvalidInputError, match=name):
+        load_all()
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "kind"), [("PLAIN", SASLPlaintext), ("SCRAM-SHA-512", SASLScram512)]
+)
+def test_a_login_travels_to_the_client(
+    monkeypatch: pytest.MonkeyPatch, mechanism: str, kind: type[SASLPlaintext | SASLScram512]
+) -> None:
+    monkeypatch.setenv("UPWARD_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("UPWARD_KAFKA_SASL_MECHANISM", mechanism)
+    monkeypatch.setenv("UPWARD_KAFKA_SASL_USERNAME", "matching")
+    monkeypatch.setenv("UPWARD_KAFKA_SASL_PASSWORD", "secret")
+    security = load(KafkaSettings).security()
+    assert isinstance(security, kind)
+    assert (security.username, security.password) == ("matching", "secret")
+    assert isinstance(security.ssl_context, ssl.SSLContext)
+
+
+def test_certificates_are_checked_and_a_missing_file_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UPWARD_KAFKA_SECURITY_PROTOCOL", "SSL")
+    security = load(KafkaSettings).security()
+    assert isinstance(security, BaseSecurity)
+    assert security.ssl_context is not None
+    assert security.ssl_context.verify_mode is ssl.CERT_REQUIRED
+    assert security.ssl_context.check_hostname
+    monkeypatch.setenv("UPWARD_KAFKA_SSL_CA_FILE", str(tmp_path / "ca.pem"))
+    with pytest.raises(OSError, match="No such file"):
+        load(KafkaSettings).security()
+
+
+def test_each_service_has_secrets_of_its_own_that_never_change() -> None:
+    secrets = {
+        derived_secret(b"k" * 32, service, name)
+        for service in ("enrollment", "feedback")
+        for name in ("pseudonyms", "cursors")
+    }
+    assert len(secrets) == 4
+    assert derived_secret(b"k" * 32, "enrollment", "pseudonyms") in secrets
+    assert derived_secret(b"l" * 32, "enrollment", "pseudonyms") not in secrets
