@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from aiokafka.errors import UnknownTopicOrPartitionError
 from fastapi import APIRouter, FastAPI
 from faststream.kafka import KafkaBroker
 
 from shared import metrics
 from shared.clock import Clock, monotonic
+from shared.errors import UnavailableError
 from shared.http.app import create_app
 from shared.http.auth import TokenVerifier
 from shared.http.call import Access, CommandAnswer, purge_answers
@@ -108,10 +110,18 @@ class Service:
         self._log = get_logger(parts.name)
 
     async def start(self) -> None:
-        """Open the store, then consume, publish and keep time. Raises if store or bus is away."""
+        """Open the store, then consume, publish and keep time.
+
+        Raises UnavailableError or KafkaError if store or bus is away or lacks what is needed.
+        """
         try:
             await self.store.open(self.documents)
             await self._broker.start()
+        except UnknownTopicOrPartitionError as error:
+            await self.stop()
+            topics = ", ".join(self.consumer.topics)
+            msg = f"The bus lacks one of the topics {topics}: run `upward topics apply`."
+            raise UnavailableError(msg) from error
         except BaseException:
             await self.stop()
             raise

@@ -22,7 +22,8 @@ async def read_records(settings: KafkaSettings) -> AsyncIterator[_Record]:
     """Yield every record that the contract's topics hold now.
 
     Kafka keeps no order between partitions: records are merged by the time at which they were
-    published, never changing a partition's own order. Raises KafkaError.
+    published, and within a millisecond by that at which they were emitted, never changing a
+    partition's own order. Raises KafkaError.
     """
     async with TopicsAdmin(settings) as admin:
         partitions = [
@@ -63,12 +64,14 @@ async def _read_partition(
     return [record for record in records if record.offset < end]
 
 
-def _monotone(records: list[_Record]) -> list[tuple[int, _Record]]:
+def _monotone(records: list[_Record]) -> list[tuple[tuple[int, bytes], _Record]]:
     """Pair each record with its time, or that of one before it where a clock stepped back."""
     latest, paired = 0, []
     for record in records:
         latest = max(latest, record.timestamp)
-        paired.append((latest, record))
+        # A version 7 UUID begins with the time at which it was made (RFC 9562).
+        event_id = dict(record.headers).get("ce_id") or b""
+        paired.append(((latest, event_id), record))
     return paired
 
 

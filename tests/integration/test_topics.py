@@ -1,0 +1,118 @@
+"""Declared topics on a real broker: created, compared, changed, and never silently left alone."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from deploy.cluster.settings import KafkaSettings
+from deploy.cluster.topics import TopicsAdmin, TopicsError
+from shared.events.topics import Topic
+from tests.contract.buses import unique
+from tests.support.cluster import UpwardCluster, until
+from tests.support.servers import KafkaCluster, MongoServer
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+async def admin(kafka: KafkaCluster) -> AsyncIterator[TopicsAdmin]:
+    async with TopicsAdmin(KafkaSettings(servers=(kafka.bootstrap,))) as running:
+        yield running
+
+
+@pytest.fixture
+def topic() -> Topic:
+    return Topic(unique("upward.pairs"), "matching", (), partitions=3, retention_days=30)
+
+
+async def settled(admin: TopicsAdmin, topic: Topic) -> None:
+    """Wait until the brokers tell of what was applied."""
+    for _ in range(100):
+        if not await admin.plan([topic], 1):
+            return
+    raise AssertionError(await admin.plan([topic], 1))
+
+
+async def test_a_topic_is_created_as_declared_and_then_nothing_is_left_to_do(
+    admin: TopicsAdmin, topic: Topic
+) -> None:
+    (change,) = await admin.plan([topic], 1)
+    assert change.said.startswith("create with 3 partitions, 1 replicas")
+    assert await admin.partitions([topic.name]) == {}, "planning changed something"
+    await admin.apply([change])
+    await settled(admin, topic)
+    assert await admin.partitions([topic.name]) == {topic.name: 3}
+
+
+async def test_a_changed_declaration_changes_the_topic_and_leaves_what_operators_set(
+    admin: TopicsAdmin, topic: Topic
+) -> None:
+    await admin.apply(await admin.plan([topic], 1))
+    await settled(admin, topic)
+    own = {entry.name: entry.value for entry in (await admin._configs([topic.name]))[topic.name]}
+    own = {name: own[name] for name in ("retention.ms", "max.message.bytes")}
+    resource = ConfigResource(
+        ConfigResourceType.TOPIC, topic.name, own | {"compression.type": "zstd"}
+    )
+    await admin._client.alter_configs([resource])
+    changed = replace(topic, partitions=5, retention_days=None)
+    said = [change.said for change in await admin.plan([changed], 1)]
+    assert said[0].startswith("add partitions, 3 to 5: keys move")
+    assert any(item.startswith("set retention.ms=-1") for item in said[1:])
+    await admin.apply(await admin.plan([changed], 1))
+    await settled(admin, changed)
+    assert await admin.partitions([topic.name]) == {topic.name: 5}
+    now = {entry.name: entry.value for entry in (await admin._configs([topic.name]))[topic.name]}
+    assert (now["retention.ms"], now["compression.type"]) == ("-1", "zstd")
+
+
+async def test_partitions_are_never_taken_away(admin: TopicsAdmin, topic: Topic) -> None:
+    await admin.apply(await admin.plan([topic], 1))
+    await settled(admin, topic)
+    with pytest.raises(TopicsError, match="has 3 partitions and is declared with 2"):
+        await admin.plan([replace(topic, partitions=2)], 1)
+
+
+async def test_more_replicas_than_brokers_are_refused_with_the_brokers_reason(
+    admin: TopicsAdmin, topic: Topic
+) -> None:
+    with pytest.raises(TopicsError, match=topic.name):
+        await admin.apply(await admin.plan([topic], 3))
+    assert await admin.partitions([topic.name]) == {}
+
+
+@pytest.mark.timeout(300)
+async def test_a_service_creates_nothing_and_says_what_is_missing(
+    tmp_path: Path, mongo: MongoServer
+) -> None:
+    with KafkaCluster(tmp_path / "kafka") as kafka:
+        cluster = UpwardCluster(
+            tmp_path,
+            kafka.bootstrap,
+            mongo.uri,
+            replicas=1,
+            services=("sessions",),
+            # The client asks for an unknown topic as long as one request may take, and again.
+            env={"UPWARD_KAFKA_REQUEST_TIMEOUT_SECONDS": "3"},
+        )
+        (replica,) = cluster.all
+        try:
+            replica.launch()
+            await until(lambda: not replica.running, 60, "a service without its collections ends")
+            assert "Run `upward migrate` first" in replica.log_tail()
+
+            assert "create the collection" in cluster.run("migrate", "sessions")
+            assert cluster.run("migrate", "sessions").strip().endswith("is there.")
+            replica.launch()
+            await until(lambda: not replica.running, 90, "a service without its topics ends")
+            assert "`upward topics apply`" in replica.log_tail()
+            said = cluster.run("topics", "apply", "--replication", "1", "--dry-run")
+            assert said.strip().endswith("11 changes; nothing was done.")
+            cluster.run("topics", "apply", "--replication", "1")
+            replica.start()
+            assert replica.ready()
+        finally:
+            cluster.kill()
