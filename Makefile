@@ -8,11 +8,13 @@ export UV_PYTHON_DOWNLOADS := never
 # As pip does: a company's own certificates are in the machine's store.
 export UV_SYSTEM_CERTS := true
 PYTEST_ARGS ?=
+SEEDS ?= 5
 ARGS ?=
 
 SERVERS := tests/support/servers
+PEERS := tests/load/peers
 
-.PHONY: help setup lock format lint type test java test-cluster faults fuzz demo up clean
+.PHONY: help setup lock format lint type test java test-cluster faults bench fuzz demo up clean
 
 help:  ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +40,17 @@ help:  ## say what each target does
 	@.cluster/tools/bin/python $(SERVERS)/fetch_kafka.py $(SERVERS)/kafka.lock .cluster
 	@touch $@
 
+# What others are measured beside, each in an environment of its own; one that does not install
+# is left out, and the benchmark says so.
+.cluster/peers/.installed: $(wildcard $(PEERS)/*.lock) | .tools/bin/uv
+	@mkdir -p .cluster/peers
+	@for lock in $(PEERS)/*.lock; do \
+	  peer=.cluster/peers/$$(basename $$lock .lock); \
+	  test -x $$peer/bin/python || $(UV) venv --quiet --python $(PYTHON) $$peer; \
+	  $(UV) pip sync --quiet --python $$peer/bin/python --require-hashes $$lock || rm -rf $$peer; \
+	done
+	@touch $@
+
 setup: .venv/.installed  ## install everything, pinned by requirements.lock, into .venv
 
 lock: .cluster/.installed  ## solve the dependencies anew and write the locks
@@ -45,6 +58,10 @@ lock: .cluster/.installed  ## solve the dependencies anew and write the locks
 	  --no-header --no-annotate --group dev pyproject.toml build-requirements.in --output-file requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate $(SERVERS)/requirements.in --output-file $(SERVERS)/requirements.lock
+	for peer in quixstreams arroyo; do \
+	  $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-header --no-annotate $(PEERS)/$$peer.in --output-file $(PEERS)/$$peer.lock; \
+	done
 	.cluster/tools/bin/python $(SERVERS)/fetch_kafka.py $(SERVERS)/kafka.lock .cluster --write
 
 format: setup  ## rewrite the code in the house format
@@ -67,10 +84,14 @@ java:
 	@$(SERVERS)/require-java
 
 test-cluster: java setup .cluster/.installed  ## the tests on a real Kafka broker and a MongoDB-compatible server; takes Java 17
-	@$(RUN)pytest -m "cluster and not long" $(PYTEST_ARGS)
+	@$(RUN)pytest -m "cluster and not long" --cov --cov-config=tests/cluster-coverage.toml --cov-report=term:skip-covered --cov-fail-under=90 $(PYTEST_ARGS)
 
-faults: setup  ## kill -9 at every failpoint and at random moments, with many seeds
-	@$(RUN)pytest -n 2 --dist loadgroup -m long tests/faults $(PYTEST_ARGS)
+faults: java setup .cluster/.installed  ## kill -9 at every failpoint; the fault table on real servers with SEEDS=5 seeds
+	@$(RUN)pytest -n 2 --dist loadgroup -m "long and not cluster" tests/faults $(PYTEST_ARGS)
+	@SEEDS=$(SEEDS) $(RUN)pytest -m cluster tests/faults $(PYTEST_ARGS)
+
+bench: java setup .cluster/.installed .cluster/peers/.installed  ## the pipeline beside its references and its peers; ARGS=--soak for a million events
+	@$(RUN)upward bench pipeline $(ARGS)
 
 fuzz: setup  ## schemathesis with many examples on every route
 	@$(RUN)pytest -n 2 -m long tests/e2e $(PYTEST_ARGS)

@@ -33,6 +33,7 @@ from deploy.demo.story import DemoError
 from deploy.doctor import examine
 from deploy.local.event_log import export_events, read_events
 from deploy.local.folder import DataFolder
+from deploy.process import tune_interpreter
 from shared.clock import monotonic
 from shared.errors import UpwardError
 from shared.events.topics import SERVICES, TOPICS
@@ -119,9 +120,7 @@ def fail(message: str, hint: str | None = None) -> NoReturn:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run the work; turn expected errors into a sentence and a hint."""
-    # The stores' writer threads wake for microseconds; with CPython's default of 5 ms the loop
-    # would wait that long for its turn after each of them.
-    sys.setswitchinterval(0.0005)
+    tune_interpreter()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(work)
@@ -656,12 +655,30 @@ def _letter(service: str, letter_id: str) -> str:
 
 
 @app.command()
-def bench(name: str, as_json: AsJson = False) -> None:
-    """Measure: `bus` is the embedded bus beside bare SQLite inserts of the same bytes."""
+def bench(
+    name: str,
+    events: Annotated[
+        int, typer.Option("--events", min=3000, help="Of `pipeline`: how long the backlog is.")
+    ] = 20_000,
+    stage: Annotated[
+        list[str] | None, typer.Option("--stage", help="Of `pipeline`: only this; may be repeated.")
+    ] = None,
+    soak: Annotated[
+        bool, typer.Option("--soak", help="Of `pipeline`: grow to a million events.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure: `bus` is the embedded bus beside bare SQLite inserts of the same bytes.
+
+    `pipeline` is the load harness, on a real Kafka broker; half an hour.
+    """
+    if name == "pipeline":
+        _bench_pipeline(events, stage, soak, as_json)
+        return
     from deploy.bench.bus import bench_bus
 
     if name != "bus":
-        fail(f"There is no benchmark {name!r}.", "Choose bus.")
+        fail(f"There is no benchmark {name!r}.", "Choose bus or pipeline.")
     with err.status("Measuring …"):
         result = run(bench_bus())
     if as_json:
@@ -671,6 +688,28 @@ def bench(name: str, as_json: AsJson = False) -> None:
     for field, value in result.model_dump().items():
         table.add_row(field, f"{value:,.4g}" if isinstance(value, float) else str(value))
     out.print(table)
+
+
+def _bench_pipeline(events: int, stages: list[str] | None, soak: bool, as_json: bool) -> None:
+    try:
+        from tests.load.pipeline import STAGES, Options, bench_pipeline
+        from tests.load.report import print_bench
+        from tests.support.servers import ServerError
+    except ModuleNotFoundError:
+        fail("This benchmark is not part of the package.", "Run it in a checkout: make bench")
+    wanted = [each for each in STAGES if stages is None or each in stages]
+    if unknown := sorted(set(stages or ()) - set(STAGES)):
+        fail(f"There is no stage {unknown[0]!r}.", f"Choose from {', '.join(STAGES)}.")
+    options = Options(events=events, stages=tuple(wanted), soak=soak)
+    with err.status("Measuring …") as status:
+        try:
+            result = run(bench_pipeline(options, lambda said: status.update(f"{said} …")))
+        except ServerError as error:
+            fail(str(error), "make bench")
+    if as_json:
+        show(result.model_dump(mode="json"))
+    else:
+        print_bench(result, out)
 
 
 @app.command()

@@ -6,6 +6,7 @@ function of it, so the buckets are the sum over all facts, however they came abo
 """
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import ClassVar, Self
@@ -271,6 +272,19 @@ class PairFact(Document):
         month = month_of_second(seconds(event.held_at))
         return self.changed(held=self.held | {month: self.held.get(month, 0) + 1})
 
+    def contribution_since(self, before: Self) -> Contribution:
+        """Return what the pair adds now beyond what it added before, sessions being most of it."""
+        same = all(
+            getattr(self, name) is getattr(before, name) for name in _PAIR_FACTS_BUT_SESSIONS
+        )
+        if not same or self.terms is None or self.started_at is None:
+            return self.contribution().minus(before.contribution())
+        found = Contribution()
+        for month, sessions in self.held.items():
+            if more := sessions - before.held.get(month, 0):
+                found.count(self.terms.cells(month), "held", more)
+        return found
+
     def contribution(self) -> Contribution:
         """Return the pair's part in waits, acceptance, cadence and rotation."""
         found = Contribution()
@@ -340,6 +354,9 @@ class PairFact(Document):
         return spans
 
 
+_PAIR_FACTS_BUT_SESSIONS = PairFact.model_fields.keys() - {"id", "version", "held"}
+
+
 class PersonFact(Document):
     """How often a person is seen in each cell of a program, so that they count there as one.
 
@@ -350,16 +367,20 @@ class PersonFact(Document):
 
     times: dict[str, int] = Field(default_factory=dict)
 
-    def seen(self, change: dict[tuple[Cell, str], int]) -> tuple[Self, Contribution]:
-        """Return the person after the change, and where they now appear or vanish."""
-        found, times = Contribution(), dict(self.times)
-        for (cell, measure), more in change.items():
+    def seen(self, more: Mapping[tuple[Cell, str], int], found: Contribution) -> Self:
+        """Return the person seen more often, or less; add to `found` where they now count."""
+        times = dict(self.times)
+        for (cell, measure), often in more.items():
             key = f"{measure}|{cell.kind}|{cell.value}"
             before = times.get(key, 0)
-            times[key] = before + more
-            found.count([cell], measure, (times[key] > 0) - (before > 0))
-        kept = {key: count for key, count in times.items() if count}
-        return self.changed(times=kept), found
+            after = before + often
+            if after:
+                times[key] = after
+            else:
+                del times[key]
+            if appeared := (after > 0) - (before > 0):
+                found.counts[cell][measure] += appeared
+        return self.changed(times=times)
 
 
 def of_round(event: RoundCompleted, time: datetime) -> Contribution:
@@ -376,15 +397,14 @@ def of_round(event: RoundCompleted, time: datetime) -> Contribution:
     return found
 
 
-def of_response(event: FeedbackSubmitted) -> Contribution:
-    """Return a pulse's part in satisfaction; a response is told once and never changes.
+def add_response(found: Contribution, event: FeedbackSubmitted) -> None:
+    """Add a pulse's part in satisfaction; a response is told once and never changes.
 
     Raises InvalidInputError for a score outside of 1 to 5: it would spoil the mean for good.
     """
-    found = Contribution()
     score = event.scores.get("satisfaction")
     if event.kind != "pulse" or score is None:
-        return found
+        return
     if not 1 <= score <= 5:
         raise InvalidInputError(
             "Satisfaction is a score from 1 to 5.", code="score_range", field="scores.satisfaction"
@@ -396,8 +416,10 @@ def of_response(event: FeedbackSubmitted) -> Contribution:
         Cell("department", event.department or "unknown"),
         Cell("month", month_of(event.submitted_on)),
     )
-    found.count(cells, "pulses")
-    found.count(cells, "satisfied", score >= _SATISFIED)
-    found.count(cells, "score_sum", round(score * SCORE_UNIT))
+    amounts = {
+        "pulses": 1,
+        "satisfied": int(score >= _SATISFIED),
+        "score_sum": round(score * SCORE_UNIT),
+    }
+    found.count_all(cells, amounts)
     found.see(cells, "respondents", event.respondent)
-    return found

@@ -1,6 +1,7 @@
 """The projection: an event changes a fact, and the buckets by what that changed. Order is free."""
 
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import TypeVar
 
 from services.reporting.domain import (
@@ -9,103 +10,134 @@ from services.reporting.domain import (
     PersonFact,
     ProgramFact,
     RosterFact,
-    of_response,
+    add_response,
     of_round,
 )
-from services.reporting.kpis.bucket import Bucket, Cell, Contribution, merge
+from services.reporting.kpis.bucket import Contribution, merge
 from services.reporting.repository import StoredBucket, bucket_id
+from shared.events.envelope import Envelope, Event
 from shared.events.feedback import FeedbackSubmitted
 from shared.events.pairs import PairEvent, PairState, RoundCompleted
 from shared.events.participants import ParticipantEvent, ParticipantState, RosterCounted
 from shared.events.programs import ProgramPublished
 from shared.events.sessions import SessionHeld
-from shared.store.port import Transaction
+from shared.store.port import Document, Transaction
 
-F = TypeVar("F", RosterFact, ParticipantFact, PairFact)
+Said = Sequence[tuple[Event, Envelope]]
+Changes = defaultdict[str, Contribution]
+"""What a batch adds to the buckets, by program."""
+PairTold = PairState | PairEvent | SessionHeld
+ParticipantTold = ParticipantState | ParticipantEvent
+F = TypeVar("F", RosterFact, ParticipantFact)
 
 
-async def learn_program(tx: Transaction, event: ProgramPublished) -> None:
-    """Learn of a program's version."""
-    known = await tx.get(ProgramFact, event.program_id)
-    fact = ProgramFact.published(event) if known is None else known.after(event)
+async def learn_programs(tx: Transaction, said: Said) -> None:
+    """Learn of programs' versions."""
+    for event, _ in said:
+        assert isinstance(event, ProgramPublished)
+        known = await tx.get(ProgramFact, event.program_id)
+        fact = ProgramFact.published(event) if known is None else known.after(event)
+        if fact is not known:
+            tx.put(fact)
+
+
+async def project(tx: Transaction, said: Said) -> None:
+    """Let facts learn what was said of them, and the buckets count what that changed.
+
+    All of it is read at once, and written once however many of the events change it. Raises
+    InvalidInputError for a score that its scale does not have.
+    """
+    changes: Changes = defaultdict(Contribution)
+    of_pairs: list[tuple[PairTold, int]] = []
+    of_participants: list[tuple[ParticipantTold, int]] = []
+    of_rosters: list[tuple[RosterCounted, int]] = []
+    for event, envelope in said:
+        # The most frequent ones first: a pattern that does not match costs more than one that does.
+        match event:
+            case FeedbackSubmitted():
+                add_response(changes[event.program_id], event)
+            case SessionHeld() | PairState() | PairEvent():
+                of_pairs.append((event, envelope.aggregateversion))
+            case ParticipantState() | ParticipantEvent():
+                of_participants.append((event, envelope.aggregateversion))
+            case RosterCounted() if event.level_band is None and event.department is None:
+                # Counts of parts of the roster are not used.
+                of_rosters.append((event, envelope.aggregateversion))
+            case RoundCompleted():
+                changes[event.program_id].add(of_round(event, envelope.time))
+    await _follow_pairs(tx, of_pairs, changes)
+    await _follow_participants(tx, of_participants, changes)
+    await _follow_rosters(tx, of_rosters, changes)
+    for program_id, change in changes.items():
+        await _add(tx, program_id, change)
+
+
+async def _follow_pairs(
+    tx: Transaction, told: Sequence[tuple[PairTold, int]], changes: Changes
+) -> None:
+    await tx.prefetch(PairFact, [event.pair_id for event, _ in told])
+    before: dict[str, PairFact] = {}
+    now: dict[str, PairFact] = {}
+    for event, version in told:
+        pair = now.get(event.pair_id)
+        if pair is None:
+            pair = await tx.get(PairFact, event.pair_id)
+            pair = pair or PairFact(id=event.pair_id, program_id=event.program_id)
+            before[pair.id] = pair
+        if isinstance(event, SessionHeld):
+            now[pair.id] = pair.after_session(event)
+        else:
+            now[pair.id] = pair.after(event, version)
+    for pair_id, pair in now.items():
+        if pair is not before[pair_id]:
+            tx.put(pair)
+            changes[pair.program_id].add(pair.contribution_since(before[pair_id]))
+
+
+async def _follow_participants(
+    tx: Transaction, told: Sequence[tuple[ParticipantTold, int]], changes: Changes
+) -> None:
+    await tx.prefetch(ParticipantFact, [event.participant_id for event, _ in told])
+    for event, version in told:
+        known = await tx.get(ParticipantFact, event.participant_id) or ParticipantFact(
+            id=event.participant_id, program_id=event.program_id
+        )
+        _replace(tx, known, known.after(event, version), changes)
+
+
+async def _follow_rosters(
+    tx: Transaction, told: Sequence[tuple[RosterCounted, int]], changes: Changes
+) -> None:
+    for event, version in told:
+        unknown = RosterFact.unknown(event.program_id, event.role)
+        known = await tx.get(RosterFact, unknown.id) or unknown
+        _replace(tx, known, known.after(event, version), changes)
+
+
+def _replace(tx: Transaction, known: F, fact: F, changes: Changes) -> None:
     if fact is not known:
         tx.put(fact)
-
-
-async def count_roster(tx: Transaction, event: RosterCounted, version: int) -> None:
-    """Take over how many could take part in a role; counts of parts of the roster are not used."""
-    if event.level_band is not None or event.department is not None:
-        return
-    unknown = RosterFact.unknown(event.program_id, event.role)
-    known = await tx.get(RosterFact, unknown.id) or unknown
-    await _replace(tx, known, known.after(event, version))
-
-
-async def follow_participant(
-    tx: Transaction, event: ParticipantState | ParticipantEvent, version: int
-) -> None:
-    """Learn whether a participant takes part, and as what."""
-    known = await tx.get(ParticipantFact, event.participant_id) or ParticipantFact(
-        id=event.participant_id, program_id=event.program_id
-    )
-    await _replace(tx, known, known.after(event, version))
-
-
-async def follow_pair(tx: Transaction, event: PairState | PairEvent, version: int) -> None:
-    """Learn what happened to a pair."""
-    known = await _pair(tx, event.pair_id, event.program_id)
-    await _replace(tx, known, known.after(event, version))
-
-
-async def count_session(tx: Transaction, event: SessionHeld) -> None:
-    """Count a session that was held."""
-    known = await _pair(tx, event.pair_id, event.program_id)
-    await _replace(tx, known, known.after_session(event))
-
-
-async def count_round(tx: Transaction, event: RoundCompleted, time: datetime) -> None:
-    """Count whom a round matched; `time` is the event's."""
-    await _add(tx, event.program_id, of_round(event, time))
-
-
-async def count_response(tx: Transaction, event: FeedbackSubmitted) -> None:
-    """Count a pulse. Raises InvalidInputError for a score that its scale does not have."""
-    await _add(tx, event.program_id, of_response(event))
-
-
-async def _pair(tx: Transaction, pair_id: str, program_id: str) -> PairFact:
-    return await tx.get(PairFact, pair_id) or PairFact(id=pair_id, program_id=program_id)
-
-
-async def _replace(tx: Transaction, known: F, fact: F) -> None:
-    """Keep the fact, and let the buckets count it instead of what was known before."""
-    if fact is known:
-        return
-    tx.put(fact)
-    await _add(tx, fact.program_id, fact.contribution().minus(known.contribution()))
+        changes[fact.program_id].add(fact.contribution().minus(known.contribution()))
 
 
 async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
-    for person, sightings in change.by_person().items():
-        document_id = f"{program_id}/{person}"
+    people = {f"{program_id}/{person}": seen for person, seen in change.by_person().items()}
+    await tx.prefetch(PersonFact, people)
+    for document_id, sightings in people.items():
         known = await tx.get(PersonFact, document_id) or PersonFact(id=document_id)
-        seen, appeared = known.seen(sightings)
-        change.add(appeared)
+        seen = known.seen(sightings, change)
         _keep(tx, seen, empty=not seen.times)
-    for cell, counts in change.by_cell().items():
-        await _add_to_bucket(tx, program_id, cell, counts)
+    cells = {bucket_id(program_id, cell): (cell, more) for cell, more in change.by_cell().items()}
+    await tx.prefetch(StoredBucket, cells)
+    for document_id, (cell, counts) in cells.items():
+        stored = await tx.get(StoredBucket, document_id) or StoredBucket(
+            id=document_id, program_id=program_id, kind=cell.kind, value=cell.value
+        )
+        bucket = stored.changed(counts=merge(stored.counts, counts))
+        _keep(tx, bucket, empty=not bucket.counts)
 
 
-async def _add_to_bucket(tx: Transaction, program_id: str, cell: Cell, counts: Bucket) -> None:
-    document_id = bucket_id(program_id, cell)
-    known = await tx.get(StoredBucket, document_id) or StoredBucket(
-        id=document_id, program_id=program_id, kind=cell.kind, value=cell.value
-    )
-    bucket = known.changed(counts=merge(known.counts, counts))
-    _keep(tx, bucket, empty=not bucket.counts)
-
-
-def _keep(tx: Transaction, document: StoredBucket | PersonFact, *, empty: bool) -> None:
+def _keep(tx: Transaction, document: Document, *, empty: bool) -> None:
     # Without empty documents, what is kept depends on the facts alone, not on their history.
     if not empty:
         tx.put(document)

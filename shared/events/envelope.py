@@ -73,16 +73,23 @@ class Envelope(BaseModel):
         """Read the binary mode. Raises ValueError (pydantic's too) for anything else."""
         attributes: dict[str, str] = {}
         for key, value in headers:
-            if key == "content-type":
-                name = "datacontenttype"
-            elif key.startswith(_PREFIX):
-                name = key.removeprefix(_PREFIX)
-            else:
+            name = _ATTRIBUTES.get(key)
+            if name is None and not key.startswith(_PREFIX):
                 continue
             if name in attributes:
                 msg = f"header {key} comes twice"
                 raise ValueError(msg)
-            attributes[name] = _text(key, value)
+            if value is None:
+                msg = f"header {key} is null"
+                raise ValueError(msg)
+            try:
+                text = value.decode()
+            except UnicodeDecodeError as error:
+                msg = f"header {key} is not UTF-8"
+                raise ValueError(msg) from error
+            # Others' extensions are none of ours, but whoever sends them broken is not understood.
+            if name is not None:
+                attributes[name] = text
         # Both have a default for our own producers; a foreign record must say them.
         for required in ("specversion", "datacontenttype"):
             if required not in attributes:
@@ -95,15 +102,10 @@ class Envelope(BaseModel):
         return self.model_dump(mode="json", exclude_none=True) | {"data": dict(data)}
 
 
-def _text(key: str, value: bytes | None) -> str:
-    if value is None:
-        msg = f"header {key} is null"
-        raise ValueError(msg)
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        msg = f"header {key} is not UTF-8"
-        raise ValueError(msg) from error
+_ATTRIBUTES = {_PREFIX + name: name for name in Envelope.model_fields} | {
+    "content-type": "datacontenttype"
+}
+"""The attribute that each header holds."""
 
 
 def data_schema(event_type: str) -> str:

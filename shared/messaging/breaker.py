@@ -25,24 +25,28 @@ class Breaker:
     def __init__(self, limit: DeadLetterLimit) -> None:
         self._limit = limit
         self._row = 0
-        self._window: deque[bool] = deque(maxlen=limit.window)
+        self._window: deque[bool] = deque()
+        self._dead = 0
 
     def copy(self) -> "Breaker":
         """Return a breaker that has counted the same and counts on by itself."""
         twin = Breaker(self._limit)
-        twin._row, twin._window = self._row, self._window.copy()
+        twin._row, twin._window, twin._dead = self._row, self._window.copy(), self._dead
         return twin
 
     def count(self, *, dead: bool) -> None:
         """Count one record."""
         self._row = self._row + 1 if dead else 0
         self._window.append(dead)
+        self._dead += dead
+        if len(self._window) > self._limit.window:
+            self._dead -= self._window.popleft()
 
     def verdict(self) -> str | None:
         """Return why the consumer must stop, or None."""
         if self._row >= self._limit.in_a_row:
             return f"{self._row} dead letters in a row"
         full = len(self._window) == self._limit.window
-        if full and (share := sum(self._window) / len(self._window)) > self._limit.ratio:
+        if full and (share := self._dead / self._limit.window) > self._limit.ratio:
             return f"{share:.0%} of the last {self._limit.window} records are dead letters"
         return None

@@ -11,27 +11,16 @@ from shared.store.port import Document
 from shared.store.sqlite_queries import items_table, table
 from shared.store.transaction import Commit
 
+Row = tuple[str | int, ...]
+
 
 def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
     """Write all that a transaction wants written, inside the writer's own transaction.
 
     Raises StaleWriteError and UniqueViolationError.
     """
-    for (kind, document_id), version in commit.deletes.items():
-        gone = connection.execute(
-            f"DELETE FROM {table(kind)} WHERE id = ? AND version = ?",  # noqa: S608
-            (document_id, version),
-        )
-        if not gone.rowcount:
-            raise StaleWriteError(f"{kind.collection} {document_id} changed meanwhile")
-        for name in many_fields(kind):
-            connection.execute(
-                f"DELETE FROM {items_table(kind, name)} WHERE id = ?",  # noqa: S608
-                (document_id,),
-            )
-    for (kind, document_id), document in commit.puts.items():
-        key = (kind, document_id)
-        _write(connection, kind, document, commit.bodies[key], commit.bases[key])
+    for kind in dict.fromkeys(key[0] for key in (*commit.deletes, *commit.puts)):
+        _write_kind(connection, commit, kind)
     try:
         connection.executemany("INSERT INTO inbox VALUES (?, ?)", commit.inbox)
     except sqlite3.IntegrityError as error:
@@ -61,30 +50,42 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
         )
 
 
-def _write(
-    connection: sqlite3.Connection, kind: type[Document], document: Document, body: str, base: int
-) -> None:
+def _write_kind(connection: sqlite3.Connection, commit: Commit, kind: type[Document]) -> None:
     target = table(kind)
+    deletes: list[Row] = [
+        (key[1], version) for key, version in commit.deletes.items() if key[0] is kind
+    ]
+    puts = [
+        (document, commit.bases[key]) for key, document in commit.puts.items() if key[0] is kind
+    ]
+    updates: list[Row] = [
+        (document.version, commit.bodies[kind, document.id], document.id, base)
+        for document, base in puts
+        if base
+    ]
+    inserts: list[Row] = [
+        (document.id, document.version, commit.bodies[kind, document.id])
+        for document, base in puts
+        if not base
+    ]
     try:
-        if base == 0:
-            written = connection.execute(
-                f"INSERT INTO {target} VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING",  # noqa: S608
-                (document.id, document.version, body),
-            )
-        else:
-            written = connection.execute(
-                f"UPDATE {target} SET version = ?, body = ? WHERE id = ? AND version = ?",  # noqa: S608
-                (document.version, body, document.id, base),
-            )
+        # In this order a unique value is free before another document takes it.
+        for statement, rows in (
+            (f"DELETE FROM {target} WHERE id = ? AND version = ?", deletes),  # noqa: S608
+            (f"UPDATE {target} SET version = ?, body = ? WHERE id = ? AND version = ?", updates),  # noqa: S608
+            (f"INSERT INTO {target} VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING", inserts),  # noqa: S608
+        ):
+            if rows and connection.executemany(statement, rows).rowcount != len(rows):
+                raise StaleWriteError(f"some of {kind.collection} changed meanwhile")
     except sqlite3.IntegrityError as error:
         detail = f"another {kind.__name__.lower()} already has the same value"
         raise UniqueViolationError(detail) from error
-    if not written.rowcount:
-        raise StaleWriteError(f"{kind.collection} {document.id} changed meanwhile")
     for name in many_fields(kind):
         items = items_table(kind, name)
-        connection.execute(f"DELETE FROM {items} WHERE id = ?", (document.id,))  # noqa: S608
+        old = [(document_id,) for document_id, _ in deletes]
+        old += [(document.id,) for document, base in puts if base]
+        connection.executemany(f"DELETE FROM {items} WHERE id = ?", old)  # noqa: S608
         connection.executemany(
             f"INSERT OR IGNORE INTO {items} VALUES (?, ?)",  # noqa: S608
-            [(item, document.id) for item in getattr(document, name)],
+            [(item, document.id) for document, _ in puts for item in getattr(document, name)],
         )

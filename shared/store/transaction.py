@@ -112,6 +112,8 @@ class BufferedTransaction:
 
     async def prefetch(self, kind: type[Document], document_ids: Collection[str]) -> None:
         wanted = tuple(dict.fromkeys(document_ids))
+        if not wanted:
+            return
         found = await self._reads.find(kind, {"id": In(wanted)}, limit=len(wanted))
         self._loaded |= dict.fromkeys((kind, document_id) for document_id in wanted)
         self._loaded |= {(kind, document.id): document for document in found}

@@ -2,7 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, TypeVar
+
+G = TypeVar("G")
+K = TypeVar("K")
 
 Bucket = Mapping[str, int]
 """Counters and sums by name; a missing one is zero, and zeros are never kept.
@@ -50,32 +53,42 @@ def histogram(bucket: Bucket, prefix: str) -> list[tuple[int, int]]:
 
 
 class Contribution:
-    """What one fact adds to its program's buckets.
+    """What facts add to their program's buckets.
 
-    `counts` are added as they are. `people` says how often the fact sees a person under a measure
-    of a cell: however often, they count there as one.
+    `counts` are added as they are. `people` says how often a person is seen under a measure of a
+    cell: however often, they count there as one.
     """
 
     def __init__(self) -> None:
-        self.counts: defaultdict[tuple[Cell, str], int] = defaultdict(int)
-        self.people: defaultdict[tuple[str, Cell, str], int] = defaultdict(int)
+        self.counts: defaultdict[Cell, defaultdict[str, int]] = defaultdict(_zeros)
+        self.people: defaultdict[str, defaultdict[tuple[Cell, str], int]] = defaultdict(_zeros)
 
     def count(self, cells: Iterable[Cell], measure: str, amount: int = 1) -> None:
         """Add an amount in each of the cells."""
         for cell in cells:
-            self.counts[cell, measure] += amount
+            self.counts[cell][measure] += amount
+
+    def count_all(self, cells: Iterable[Cell], amounts: Bucket) -> None:
+        """Add several amounts in each of the cells."""
+        for cell in cells:
+            counts = self.counts[cell]
+            for measure, amount in amounts.items():
+                counts[measure] += amount
 
     def see(self, cells: Iterable[Cell], measure: str, person: str) -> None:
         """Count a person in each of the cells."""
+        seen = self.people[person]
         for cell in cells:
-            self.people[person, cell, measure] += 1
+            seen[cell, measure] += 1
 
     def add(self, other: "Contribution", times: int = 1) -> None:
         """Add what another one adds, so many times; -1 takes it away."""
-        for count, amount in other.counts.items():
-            self.counts[count] += times * amount
-        for sighting, often in other.people.items():
-            self.people[sighting] += times * often
+        for cell, counts in other.counts.items():
+            for measure, amount in counts.items():
+                self.counts[cell][measure] += times * amount
+        for person, sightings in other.people.items():
+            for sighting, often in sightings.items():
+                self.people[person][sighting] += times * often
 
     def minus(self, other: "Contribution") -> Self:
         """Take away what another one adds; returns itself."""
@@ -84,16 +97,20 @@ class Contribution:
 
     def by_cell(self) -> dict[Cell, Bucket]:
         """Return the counts as a bucket for each cell that changes."""
-        cells: defaultdict[Cell, dict[str, int]] = defaultdict(dict)
-        for (cell, measure), amount in self.counts.items():
-            if amount:
-                cells[cell][measure] = amount
-        return dict(cells)
+        return _without_zeros(self.counts)
 
-    def by_person(self) -> dict[str, dict[tuple[Cell, str], int]]:
+    def by_person(self) -> dict[str, Mapping[tuple[Cell, str], int]]:
         """Return how much more, or less, often each person is seen, where that changes."""
-        people: defaultdict[str, dict[tuple[Cell, str], int]] = defaultdict(dict)
-        for (person, cell, measure), times in self.people.items():
-            if times:
-                people[person][cell, measure] = times
-        return dict(people)
+        return _without_zeros(self.people)
+
+
+def _zeros() -> "defaultdict[K, int]":
+    return defaultdict(int)
+
+
+def _without_zeros(groups: Mapping[G, Mapping[K, int]]) -> dict[G, Mapping[K, int]]:
+    found = {
+        group: {key: amount for key, amount in amounts.items() if amount}
+        for group, amounts in groups.items()
+    }
+    return {group: amounts for group, amounts in found.items() if amounts}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import date, timedelta
-from itertools import permutations
+from itertools import accumulate, combinations, permutations
 
 import pytest
 
@@ -12,7 +12,7 @@ from services.reporting.domain import (
     PersonFact,
     ProgramFact,
     RosterFact,
-    of_response,
+    add_response,
     of_round,
     seconds,
 )
@@ -35,12 +35,15 @@ from tests.unit.reporting.builders import PROGRAM, START, Said, Story
 def pair_after(said: Iterable[Said]) -> PairFact:
     fact = PairFact(id="pr_1", program_id=PROGRAM)
     for each in said:
-        if isinstance(each.event, SessionHeld):
-            fact = fact.after_session(each.event)
-        else:
-            assert isinstance(each.event, PairState | PairEvent)
-            fact = fact.after(each.event, each.version)
+        fact = learned(fact, each)
     return fact
+
+
+def learned(fact: PairFact, each: Said) -> PairFact:
+    if isinstance(each.event, SessionHeld):
+        return fact.after_session(each.event)
+    assert isinstance(each.event, PairState | PairEvent)
+    return fact.after(each.event, each.version)
 
 
 def participant_after(said: Iterable[Said]) -> ParticipantFact:
@@ -49,6 +52,12 @@ def participant_after(said: Iterable[Said]) -> ParticipantFact:
         assert isinstance(each.event, ParticipantState | ParticipantEvent)
         fact = fact.after(each.event, each.version)
     return fact
+
+
+def of_response(event: FeedbackSubmitted) -> Contribution:
+    found = Contribution()
+    add_response(found, event)
+    return found
 
 
 def whole(found: Contribution) -> Bucket:
@@ -130,6 +139,17 @@ def test_every_order_of_a_pairs_events_gives_the_same_fact() -> None:
     for order in permutations(said):
         found = pair_after(order).contribution()
         assert (found.by_cell(), found.by_person()) == (expected.by_cell(), expected.by_person())
+
+
+def test_what_a_pair_adds_is_told_from_what_it_added_before() -> None:
+    said = pair_with_everything().said
+    for order in (said, said[::-1]):
+        facts = list(accumulate(order, learned, initial=pair_after(())))
+        for before, now in combinations(facts, 2):
+            found = now.contribution_since(before)
+            expected = now.contribution().minus(before.contribution())
+            assert found.by_cell() == expected.by_cell()
+            assert found.by_person() == expected.by_person()
 
 
 def test_sessions_before_their_pair_wait_for_it() -> None:
@@ -242,15 +262,14 @@ def test_thresholds_are_those_of_the_first_version_and_cadence_that_of_the_newes
 
 
 def test_a_person_counts_once_however_often_they_are_seen() -> None:
-    once = {(WHOLE, "respondents"): 1}
-    person, appeared = PersonFact(id="p").seen(once)
-    person, again = person.seen(once)
-    person, less = person.seen({(WHOLE, "respondents"): -1})
-    person, vanished = person.seen({(WHOLE, "respondents"): -1})
+    person, counted = PersonFact(id="p"), Contribution()
+    for often, count in ((1, {"respondents": 1}), (1, {}), (-1, {}), (-1, {"respondents": -1})):
+        changed = Contribution()
+        person = person.seen({(WHOLE, "respondents"): often}, changed)
+        assert whole(changed) == count
+        counted.add(changed)
 
-    assert whole(appeared) == {"respondents": 1}
-    assert whole(again) == whole(less) == {}
-    assert whole(vanished) == {"respondents": -1}
+    assert whole(counted) == {}
     assert not person.times
 
 

@@ -1,0 +1,81 @@
+"""Noticing records that were deleted before their group had read them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+Record = ConsumerRecord[bytes | None, bytes | None]
+
+
+class RecordsDeletedError(Exception):
+    """Retention took records that the group had not read; the message says which and what to do."""
+
+
+class Positions(Protocol):
+    """What a consumer knows of its partitions."""
+
+    def assignment(self) -> set[TopicPartition]: ...
+    async def committed(self, partition: TopicPartition) -> int | None: ...
+    async def beginning_offsets(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, int]: ...
+
+
+class GapGuard:
+    """Compares every batch with what the group reads next.
+
+    A client whose offset is out of range goes on at the oldest record that is left, without a word.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[tuple[str, int], int | None] = {}
+
+    def forget(self) -> None:
+        """Start anew from the committed offsets: partitions were assigned."""
+        self._next.clear()
+
+    async def check(self, positions: Positions, batch: Sequence[Record]) -> None:
+        """Raise RecordsDeletedError where records were deleted that the group has not read.
+
+        Other jumps are none of ours: offsets that a transaction's marks take are no records. Raises
+        KafkaError, too.
+        """
+        if not self._next:
+            await self._look(positions)
+        last: dict[tuple[str, int], int] = {}
+        for record in batch:
+            place = record.topic, record.partition
+            if place not in last:
+                await self._compare(positions, TopicPartition(*place), record.offset)
+            last[place] = record.offset
+        self._next |= {place: offset + 1 for place, offset in last.items()}
+
+    async def _look(self, positions: Positions) -> None:
+        # All of them before the first commit, which takes the positions of all, those that the
+        # client has moved on included.
+        partitions = sorted(positions.assignment())
+        committed = await asyncio.gather(*map(positions.committed, partitions))
+        starts = await positions.beginning_offsets(partitions)
+        for partition, wanted in zip(partitions, committed, strict=True):
+            # Without a committed offset the group is new, and begins with what there is.
+            if wanted is not None and starts[partition] > wanted:
+                raise _deleted(partition, wanted, starts[partition])
+            self._next[partition.topic, partition.partition] = wanted
+
+    async def _compare(self, positions: Positions, partition: TopicPartition, offset: int) -> None:
+        wanted = self._next.get((partition.topic, partition.partition))
+        if wanted is None or offset <= wanted:
+            return
+        start = (await positions.beginning_offsets([partition]))[partition]
+        if start > wanted:
+            raise _deleted(partition, wanted, start)
+
+
+def _deleted(partition: TopicPartition, wanted: int, start: int) -> RecordsDeletedError:
+    return RecordsDeletedError(
+        f"{start - wanted} records of {partition.topic}/{partition.partition} were deleted before"
+        f" they were read: set the group to offset {start} and replay the outbox of the topic's"
+        " owner"
+    )

@@ -1,0 +1,59 @@
+"""Printing a run of the benchmark."""
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.load.measure import Figure, Stage
+from tests.load.pipeline import PipelineBench
+
+_COSTS = 15
+
+
+def print_bench(bench: PipelineBench, out: Console) -> None:
+    """Print every figure beside its reference, with its budget and whether it is met."""
+    machine = bench.machine
+    out.print(
+        f"{machine.cores} cores (load {machine.load_before:.1f} at the start), "
+        f"Python {machine.python}, {machine.system}\n{machine.kafka}; {machine.mongodb}\n"
+        f"aiokafka {machine.aiokafka}, pydantic {machine.pydantic}; {bench.seconds:,.0f} s; "
+        f"medians of {bench.options.repetitions} runs in turns",
+        highlight=False,
+    )
+    for stage in bench.stages:
+        _print_stage(stage, out)
+
+
+def _print_stage(stage: Stage, out: Console) -> None:
+    out.print(f"\n[bold]{stage.name}[/]: {stage.asks}", highlight=False)
+    if stage.figures:
+        table = Table("What", "Measured", "Reference", "", "Ratio", "Budget", "")
+        for figure in stage.figures:
+            table.add_row(*_row(figure))
+        out.print(table)
+    if stage.latencies:
+        table = Table("Latency, ms", "p50", "p99", "p99.9", "of")
+        for name, taken in stage.latencies.items():
+            row = (f"{value:,.2f}" for value in (taken.p50, taken.p99, taken.p999))
+            table.add_row(name, *row, f"{taken.count:,}")
+        out.print(table)
+    if stage.profile:
+        table = Table("Function", "Own share", "With callees", "Calls")
+        for cost in stage.profile[:_COSTS]:
+            shares = (f"{share:.1%}" for share in (cost.own_share, cost.share))
+            table.add_row(cost.function, *shares, f"{cost.calls:,}")
+        out.print(table)
+    for note in stage.notes:
+        out.print(f"  {note}", style="dim", highlight=False)
+
+
+def _row(figure: Figure) -> tuple[str, ...]:
+    met = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[figure.met]
+    return (
+        figure.name,
+        f"{figure.value:,.4g} {figure.unit}",
+        "" if figure.reference is None else f"{figure.reference:,.4g}",
+        figure.reference_name or "",
+        "" if figure.ratio is None else f"{figure.ratio:.3g}",
+        "" if figure.budget is None else str(figure.budget),
+        met,
+    )
