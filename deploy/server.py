@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import uvicorn
 from starlette.types import ASGIApp
 
-_GRACE_SECONDS = 20
+_GRACE_SECONDS = 8
 # Longer than the pools of clients keep idle connections: else one is closed under a request.
 _KEEP_ALIVE_SECONDS = 75
 

@@ -17,7 +17,7 @@ Job = Callable[[datetime], Awaitable[None]]
 _INTERVAL_SECONDS = 0.5
 # How often a look at the clock tells whether the interval has passed by it: simulated time jumps.
 _LOOK_SECONDS = 0.02
-_STOP_SECONDS = 20.0
+_STOP_SECONDS = 6.0
 # By the service's clock: how far the jobs' progress may go on before all replicas are told.
 _TELL_SECONDS = 5.0
 # How often a replica that may not run jobs asks whether it may now.

@@ -23,7 +23,7 @@ from shared.http.jwks import JwkSet
 from shared.runtime import Service
 from shared.store.mongo import MongoStore
 
-_STOP_SECONDS = 25.0
+_STOP_SECONDS = 12.0
 
 
 class ClusterPlatform:

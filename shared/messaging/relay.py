@@ -24,7 +24,7 @@ _MEASURE_SECONDS = 1.0
 
 _Key = tuple[str, str]
 
-_STOP_SECONDS = 20.0
+_STOP_SECONDS = 6.0
 
 
 class Relay:
