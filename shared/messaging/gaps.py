@@ -62,7 +62,10 @@ class GapGuard:
             # Without a committed offset the group is new, and begins with what there is.
             if wanted is not None and starts[partition] > wanted:
                 raise _deleted(partition, wanted, starts[partition])
-            self._next[partition.topic, partition.partition] = wanted
+        self._next = {
+            (partition.topic, partition.partition): wanted
+            for partition, wanted in zip(partitions, committed, strict=True)
+        }
 
     async def _compare(self, positions: Positions, partition: TopicPartition, offset: int) -> None:
         wanted = self._next.get((partition.topic, partition.partition))

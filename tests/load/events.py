@@ -1,8 +1,10 @@
 """A program's history as its services would publish it, told record by record in order of time."""
 
+import hashlib
 import heapq
 import random
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -63,11 +65,23 @@ def history(events: int, program_id: str = PROGRAM, seed: int = 1) -> Iterator[R
     for number, (time, kind, data) in enumerate(_tell(events, program_id, seed)):
         if number == events:
             return
-        yield _record(kind, data, time, versions)
+        yield _record(kind, data, time, _event_id(time, program_id, number), versions)
+
+
+def _event_id(time: datetime, program_id: str, number: int) -> str:
+    """Return an id as `new_event_id` makes them (RFC 9562, version 7), in the order of time."""
+    digest = hashlib.sha256(f"{program_id}/{number}".encode()).digest()
+    milliseconds = int(time.timestamp() * 1000)
+    bits = int.from_bytes(digest[:10]) & ~(0xF << 76) & ~(0x3 << 62)
+    return str(uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | 0x2 << 62 | bits))
 
 
 def _record(
-    kind: type[Event], data: dict[str, Any], time: datetime, versions: Counter[tuple[str, str]]
+    kind: type[Event],
+    data: dict[str, Any],
+    time: datetime,
+    event_id: str,
+    versions: Counter[tuple[str, str]],
 ) -> RawRecord:
     subject = str(data[kind.subject_field])
     owner = TOPICS[kind.topic].owner
@@ -77,7 +91,7 @@ def _record(
         versions[owner, subject] += 1
         version = versions[owner, subject]
     envelope = Envelope(
-        id=derived_id("ev", kind.type(), subject, str(version)),
+        id=event_id,
         source=f"/upward/local/{owner}",
         type=kind.type(),
         subject=subject,
@@ -86,7 +100,7 @@ def _record(
         program=data["program_id"],
         region="local",
         aggregateversion=version,
-        correlationid=derived_id("co", subject),
+        correlationid=event_id,
     )
     return RawRecord(
         topic=kind.topic,

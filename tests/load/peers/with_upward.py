@@ -1,6 +1,7 @@
 """Upward's own consumer chain, with a handler that does the peers' work."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -53,10 +54,13 @@ async def main() -> None:
     consumer = CountingConsumer(_SERVICE, store, clock)
     consumer.group = task.group
 
-    @consumer.on(FeedbackSubmitted)
-    async def count(tx: Transaction, event: FeedbackSubmitted, _: Envelope) -> None:
-        bucket = await tx.get(Bucket, bucket_of(event)) or Bucket(id=bucket_of(event))
-        tx.put(bucket.changed(count=bucket.count + 1))
+    @consumer.on_batch(FeedbackSubmitted)
+    async def count(tx: Transaction, said: Sequence[tuple[FeedbackSubmitted, Envelope]]) -> None:
+        counts = Counter(bucket_of(event) for event, _ in said)
+        await tx.prefetch(Bucket, counts)
+        for name, more in counts.items():
+            bucket = await tx.get(Bucket, name) or Bucket(id=name)
+            tx.put(bucket.changed(count=bucket.count + more))
 
     broker = KafkaBroker(task.kafka, logger=None, allow_auto_create_topics=False)
     consumer.subscribe(broker)

@@ -68,8 +68,10 @@ async def test_a_consumer_that_retention_overtakes_while_it_reads_stops_too() ->
 
 
 async def test_a_gap_is_found_before_the_batch_of_another_partition_is_committed() -> None:
-    with pytest.raises(RecordsDeletedError, match=r"^4 records of t/0"):
-        await GapGuard().check(Positions(committed=3, beginning=7), _batch(3, place=OTHER))
+    guard, positions = GapGuard(), Positions(committed=3, beginning=7)
+    for _ in range(2):  # a client may bring one more batch before it is stopped
+        with pytest.raises(RecordsDeletedError, match=r"^4 records of t/0"):
+            await guard.check(positions, _batch(3, place=OTHER))
 
 
 async def test_the_brokers_are_asked_once_for_each_partition_of_an_assignment() -> None:
