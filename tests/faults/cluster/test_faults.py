@@ -1,0 +1,73 @@
+"""Every fault of the table on real Kafka and MongoDB: nothing lost, nothing twice, in order."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Collection
+
+import pytest
+
+from tests.faults.cluster.campaign import may_mount
+from tests.faults.cluster.campaigns import Campaigns
+from tests.faults.cluster.evidence import Evidence
+from tests.faults.cluster.faults import FAULTS, Fault
+from tests.faults.cluster.invariants import all_findings
+from tests.faults.cluster.matrix import MATRIX
+from tests.faults.cluster.mutations import mutants
+from tests.support.servers import ServerError
+
+# Not part of `make test-cluster`: the table takes longer than CI has.
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
+
+_SEEDS = range(1, int(os.environ.get("SEEDS", "1")) + 1)
+
+
+def _runs() -> list[object]:
+    return [
+        pytest.param(
+            fault,
+            seed,
+            id=f"{fault.number}-seed{seed}",
+            marks=[pytest.mark.long] if fault.long or seed > 1 else [],
+        )
+        for seed in _SEEDS
+        for fault in FAULTS
+    ]
+
+
+@pytest.mark.parametrize(("fault", "seed"), _runs())
+async def test_a_fault_loses_nothing_doubles_nothing_and_keeps_the_order(
+    fault: Fault, seed: int, campaigns: Campaigns
+) -> None:
+    place = (fault.number, seed)
+    if fault.fills and (reason := may_mount()):
+        MATRIX.results[place] = f"not run: {reason}"
+        pytest.skip(reason)
+    try:
+        campaign = await asyncio.to_thread(campaigns.get, seed, fault)
+    except ServerError as error:
+        if shutil.which("java") is not None:
+            raise
+        MATRIX.results[place] = "not run: there is no Java"
+        pytest.skip(str(error))
+    campaign.broken = True
+    try:
+        outcome = await campaign.attack(fault.inject, fault.number, at_rest=fault.at_rest)
+    except BaseException as error:
+        MATRIX.results[place] = f"failed: seed {seed}: {error!r:.300}"
+        raise
+    campaign.broken = False
+    MATRIX.results[place] = "passed"
+    MATRIX.outcomes.setdefault(fault.number, []).append(outcome)
+
+
+async def test_the_invariants_find_every_mutation_of_a_good_run(campaigns: Campaigns) -> None:
+    good = await campaigns.good_run()
+
+    def found(evidence: Evidence) -> Collection[str]:
+        return all_findings(evidence, good.effects, good.kpis, good.secrets)
+
+    assert not found(good.evidence)
+    for name, invariant, mutant in mutants(good.evidence):
+        MATRIX.mutants[name] = invariant in found(mutant)
+    assert all(MATRIX.mutants.values()), MATRIX.mutants
