@@ -21,9 +21,9 @@ _Record = ConsumerRecord[bytes | None, bytes | None]
 async def read_records(settings: KafkaSettings) -> AsyncIterator[_Record]:
     """Yield every record that the contract's topics hold now.
 
-    Kafka keeps no order between partitions: records are merged by the time at which they were
-    published, and within a millisecond by that at which they were emitted, never changing a
-    partition's own order. Raises KafkaError.
+    Kafka keeps no order between partitions: records are merged by the time at which their events
+    were emitted, never changing a partition's own order. The time of publication would not do: a
+    relay sends one event a key at a time, so a key with many falls behind. Raises KafkaError.
     """
     async with TopicsAdmin(settings) as admin:
         partitions = [
@@ -64,14 +64,15 @@ async def _read_partition(
     return [record for record in records if record.offset < end]
 
 
-def _monotone(records: list[_Record]) -> list[tuple[tuple[int, bytes], _Record]]:
-    """Pair each record with its time, or that of one before it where a clock stepped back."""
-    latest, paired = 0, []
+def _monotone(records: list[_Record]) -> list[tuple[bytes, _Record]]:
+    """Pair each record with its event's id, or that of a later event that came before it.
+
+    An id is a version 7 UUID and begins with the time at which it was made (RFC 9562).
+    """
+    latest, paired = b"", []
     for record in records:
-        latest = max(latest, record.timestamp)
-        # A version 7 UUID begins with the time at which it was made (RFC 9562).
-        event_id = dict(record.headers).get("ce_id") or b""
-        paired.append(((latest, event_id), record))
+        latest = max(latest, dict(record.headers).get("ce_id") or b"")
+        paired.append((latest, record))
     return paired
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast
 
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
@@ -448,7 +449,7 @@ class Consumer:
     async def lag(self) -> int:
         """Return how many records the group has not committed yet, whichever replica reads them.
 
-        Sets the gauges of lag, too. Raises KafkaError.
+        Sets the gauges of lag, too. Raises UnavailableError.
         """
         if self._subscriber is None or self._offsets is None:
             return 0
@@ -459,7 +460,10 @@ class Consumer:
                 for topic in self.topics
                 for number in client.partitions_for_topic(topic) or ()
             ]
-        ends, committed = await self._offsets.look(self._partitions)
+        try:
+            ends, committed = await self._offsets.look(self._partitions)
+        except KafkaError as error:
+            raise UnavailableError("The bus does not answer.") from error
         self._lag.see(ends, committed)
         own = set(ends) & (client.assignment() if client is not None else set())
         self._own_lag.see({tp: ends[tp] for tp in own}, {tp: committed[tp] for tp in own})

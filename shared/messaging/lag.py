@@ -68,15 +68,21 @@ class Offsets:
         """Take what builds the client, which is asked to at the first look."""
         self._build = build
         self._client: _Client | None = None
+        self._starting = asyncio.Lock()
 
     async def look(
         self, partitions: Sequence[TopicPartition]
     ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         """Return each partition's end, and what the group reads next. Raises KafkaError."""
-        if self._client is None:
-            client = cast("_Client", self._build())
-            await client.start()
-            self._client = client
+        async with self._starting:
+            if self._client is None:
+                client = cast("_Client", self._build())
+                try:
+                    await client.start()
+                except BaseException:
+                    await client.stop()
+                    raise
+                self._client = client
         # Committed offsets first: what is committed meanwhile must not look like nothing to do.
         committed = await asyncio.gather(*map(self._client.committed, partitions))
         ends = await self._client.end_offsets(partitions)

@@ -74,6 +74,7 @@ async def test_reporting_refuses_nothing_of_a_history_and_any_batches_give_the_s
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_every_stage_measures_something(kafka: KafkaCluster) -> None:
     # `kafka` stands for the tools being there: the benchmark starts servers of its own.

@@ -8,7 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +28,6 @@ from aiokafka.errors import KafkaError
 
 from deploy.client import Json
 from deploy.demo.run import ROSTER, summarize
-from deploy.demo.story import DemoError, Story
 from shared.events.topics import SERVICES
 from tests.faults.cluster.evidence import (
     Evidence,
@@ -35,7 +42,7 @@ from tests.faults.cluster.invariants import Effects, Finding, all_findings, in_w
 from tests.faults.cluster.journal import Journal, JournaledClient
 from tests.faults.cluster.poison import FOREIGN, Made
 from tests.faults.cluster.proxy import Mode, Proxy
-from tests.faults.cluster.reference import Undisturbed, names_of, small_roster, tell
+from tests.faults.cluster.reference import PatientStory, Undisturbed, names_of, small_roster, tell
 from tests.support.cluster import Replica, UpwardCluster, until
 from tests.support.demo import ROOT
 from tests.support.servers import KafkaCluster, MongoServer, free_ports
@@ -231,8 +238,8 @@ class Campaign:
     def _addresses(self) -> dict[str, list[str]]:
         return {name: [r.address for r in self.cluster.of(name)] for name in SERVICES}
 
-    def _story(self, client: JournaledClient) -> Story:
-        known: Story | None = getattr(self, "story", None)
+    def _story(self, client: JournaledClient) -> PatientStory:
+        known: PatientStory | None = getattr(self, "story", None)
         if known is None:
             return tell(
                 client, self.cluster.issuer, self.cluster.clock, self.cluster.folder, self.seed
@@ -251,32 +258,26 @@ class Campaign:
             # At least one step under fire; those that come while it lasts are live load, too.
             while True:
                 next_at = time.monotonic() + _STEP_SECONDS
-                await self._step()
+                step = asyncio.ensure_future(self._step())
+                await asyncio.wait({task, step}, return_when=asyncio.FIRST_COMPLETED)
+                if task.done() and task.exception() is not None:
+                    step.cancel()
+                    break
+                await step
                 await asyncio.wait({task}, timeout=max(0, next_at - time.monotonic()))
                 if task.done():
                     break
-        finally:
-            if not task.done():
-                task.cancel()
+        except BaseException:
+            task.cancel()
+            raise
         await task
 
     async def _step(self) -> None:
         step = self.story.steps()[self.at_step]
         self.step_under_way = step.name
         self.story.move_to(step.day)
-        deadline = time.monotonic() + self.story.patience
-        while True:
-            try:
-                await step.run()
-                await self.story.settle()
-            except DemoError:
-                # A consumer has stopped on purpose: whoever injected that mends it. What a step
-                # has done already it finds done.
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(_LOOK_SECONDS)
-            else:
-                break
+        await step.run()
+        await self.story.settle()
         self.at_step += 1
 
     async def run(self, blocking: Callable[[], T]) -> T:
@@ -485,6 +486,15 @@ class Campaign:
             await consumer.commit(dict(offsets))
         finally:
             await consumer.stop()
+
+    @contextlib.contextmanager
+    def without(self, service: str) -> Iterator[None]:
+        """Let the story go on without waiting for a service, which only listens."""
+        self.story.away.add(service)
+        try:
+            yield
+        finally:
+            self.story.away.discard(service)
 
     async def committed(self, service: str) -> dict[TopicPartition, int]:
         """Return a group's committed offsets."""

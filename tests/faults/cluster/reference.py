@@ -1,10 +1,12 @@
 """The same story without any fault, on one embedded process: what every other run must equal."""
 
+import asyncio
 import csv
 import hashlib
 import io
 import sys
 from collections import Counter
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from datetime import time as clock_time
 from pathlib import Path
@@ -16,7 +18,7 @@ from deploy.demo.run import BREAKDOWNS, ROSTER, Options, make_story
 from deploy.demo.story import START, Story
 from deploy.local.event_log import read_events
 from deploy.local.folder import DataFolder
-from shared.clock import FileClock
+from shared.clock import FileClock, monotonic
 from shared.events.topics import SERVICES
 from shared.http.auth import LocalIssuer
 from tests.faults.cluster.evidence import Evidence, Told
@@ -53,13 +55,41 @@ def names_of(roster: bytes) -> list[str]:
     return sorted({row["name"] for row in rows if " " in row["name"]})
 
 
-def tell(client: Client, issuer: LocalIssuer, clock: FileClock, folder: Path, seed: int) -> Story:
+@dataclass
+class PatientStory(Story):
+    """The demo's story, which waits for services that are hurt, and for those `away` not at all."""
+
+    away: set[str] = field(default_factory=set)
+
+    async def settle(self) -> None:
+        operator = self.token("demo", "operator")
+        deadline = monotonic() + self.patience
+        quiet: list[str] = []
+        while left := [s for s in SERVICES if s not in self.away and s not in quiet]:
+            flow = await self.client.get(operator, f"/{left[0]}/v1/operations/flow")
+            if (
+                not flow["outbox_pending"]
+                and not flow["lag"]
+                and not flow["stopped_because"]
+                and datetime.fromisoformat(flow["scheduled_until"]) >= self.clock.now()
+            ):
+                quiet.append(left[0])
+                continue
+            quiet = []
+            assert monotonic() < deadline, f"the services did not come to rest: {flow}"
+            await asyncio.sleep(0.05)
+
+
+def tell(
+    client: Client, issuer: LocalIssuer, clock: FileClock, folder: Path, seed: int
+) -> PatientStory:
     """Return the story; the same seed tells the same one on any platform."""
     options = Options(folder, ROSTER, seed, MONTHS, MENTORS, MENTEES, 0)
-    story = make_story(options, client, issuer, clock, small_roster())
+    demo = make_story(options, client, issuer, clock, small_roster())
+    told = {known.name: getattr(demo, known.name) for known in fields(demo) if known.init}
+    story = PatientStory(**told | {"patience": _PATIENCE_SECONDS})
     # Every pair meets in every wave: most of the story is load.
     story.spec["cadence_days"] = _CADENCE_DAYS
-    story.patience = _PATIENCE_SECONDS
     return story
 
 

@@ -22,20 +22,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 _SEEDS = range(1, int(os.environ.get("SEEDS", "1")) + 1)
 
 
-def _runs() -> list[object]:
-    return [
-        pytest.param(
-            fault,
-            seed,
-            id=f"{fault.number}-seed{seed}",
-            marks=[pytest.mark.long] if fault.long or seed > 1 else [],
-        )
-        for seed in _SEEDS
-        for fault in FAULTS
-    ]
-
-
-@pytest.mark.parametrize(("fault", "seed"), _runs())
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.number)
+@pytest.mark.parametrize("seed", _SEEDS)
 async def test_a_fault_loses_nothing_doubles_nothing_and_keeps_the_order(
     fault: Fault, seed: int, campaigns: Campaigns
 ) -> None:
