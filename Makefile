@@ -94,7 +94,7 @@ bench: java setup .cluster/.installed .cluster/peers/.installed  ## the pipeline
 	@$(RUN)upward bench pipeline $(ARGS)
 
 fuzz: setup  ## schemathesis with many examples on every route
-	@$(RUN)pytest -n 2 -m long tests/e2e $(PYTEST_ARGS)
+	@$(RUN)pytest -n 2 -m "long and not cluster" tests/e2e $(PYTEST_ARGS)
 
 demo: setup  ## a year of a real organization in a minute; ARGS=--exit ends instead of serving
 	@$(RUN)upward demo $(ARGS)

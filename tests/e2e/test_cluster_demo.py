@@ -11,6 +11,8 @@ from tests.support.demo import DemoRun, figures
 from tests.support.servers import KafkaCluster, MongoServer
 
 
+# Long until it has run by itself on a quiet machine: `make test-cluster` leaves it out.
+@pytest.mark.long
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 async def test_a_cluster_of_two_replicas_ends_with_the_figures_of_one_embedded_process(
