@@ -322,19 +322,23 @@ class Campaign:
                 continue
         return filler
 
-    async def dropped_duplicates(self, service: str, seconds: float) -> bool:
-        """Return whether within this time a replica drops an event that was applied before."""
-        replicas = self.cluster.of(service)
+    async def duplicates(self, service: str) -> dict[int, float]:
+        """Return by process how many events it has dropped as applied before."""
+        counted = await self._counters(self.cluster.of(service))
+        return {pid: number for (_, pid), number in counted["duplicate"].items()}
 
-        def seen() -> bool:
-            return any(
-                replica.ready() and replica.metric("upward_consumed_total", outcome="duplicate")
-                for replica in replicas
-            )
-
-        with contextlib.suppress(AssertionError):
-            await until(seen, seconds, "")
-            return True
+    async def dropped_duplicates(
+        self, service: str, before: Mapping[int, float], seconds: float
+    ) -> bool:
+        """Return whether within this time a process drops more such events than `before`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            # The one that was killed answers nothing until it is back.
+            with contextlib.suppress(httpx.TransportError):
+                now = await self.duplicates(service)
+                if any(number > before.get(pid, 0) for pid, number in now.items()):
+                    return True
+            await asyncio.sleep(0.2)
         return False
 
     async def arm(self, replica: Replica, failpoint: str) -> int:
@@ -375,11 +379,13 @@ class Campaign:
 
     # -- judging ---------------------------------------------------------------------------------
 
-    async def _counters(self) -> dict[str, dict[tuple[str, int], int]]:
-        """Return by outcome, service and process how much was consumed."""
+    async def _counters(
+        self, replicas: Sequence[Replica] = ()
+    ) -> dict[str, dict[tuple[str, int], int]]:
+        """Return by outcome, service and process how much was consumed, by all if none is named."""
         found: dict[str, dict[tuple[str, int], int]] = {"applied": {}, "duplicate": {}}
         async with httpx.AsyncClient(timeout=20) as client:
-            for replica in self.cluster.all:
+            for replica in replicas or self.cluster.all:
                 text = (await client.get(f"{replica.address}/metrics")).text
                 for outcome, by_process in found.items():
                     by_process[replica.service, replica.pid] = _counted(text, outcome)

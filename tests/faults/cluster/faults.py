@@ -77,9 +77,10 @@ async def kill_consumer_between_commits(campaign: Campaign, luck: random.Random)
     # The batch may have held nothing that the service applies.
     for _ in range(4):
         replica = _any_of(campaign, service, luck)
+        before = await campaign.duplicates(service)
         pid = await campaign.arm(replica, f"consumer.after_apply:{luck.randint(1, 3)}")
         await campaign.until_dead(replica, pid)
-        if await campaign.dropped_duplicates(service, 2 * SESSION_SECONDS):
+        if await campaign.dropped_duplicates(service, before, 2 * SESSION_SECONDS):
             return
     raise AssertionError("no inbox has dropped anything")
 
