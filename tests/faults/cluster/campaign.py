@@ -49,7 +49,7 @@ from tests.support.servers import KafkaCluster, MongoServer, free_ports
 
 T = TypeVar("T")
 
-SESSION_SECONDS = 10
+SESSION_SECONDS = 6
 """How long a consumer of this harness may be silent before its group goes on without it."""
 LIVE_SECONDS = 60.0
 GROUPS = {f"upward.{service}": service for service in SERVICES if service != "enrollment"}

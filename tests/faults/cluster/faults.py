@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from shared.events.registry import EVENTS_BY_TYPE
 from shared.events.topics import PAIRS, PARTICIPANTS, SESSIONS
-from tests.faults.cluster.campaign import GROUPS, SESSION_SECONDS, Campaign
+from tests.faults.cluster.campaign import GROUPS, LIVE_SECONDS, SESSION_SECONDS, Campaign
 from tests.faults.cluster.evidence import Record, handled
 from tests.faults.cluster.poison import Made, drifted, header, headers_of, poisons, stale
 from tests.faults.cluster.proxy import Mode
@@ -80,7 +80,7 @@ async def kill_consumer_between_commits(campaign: Campaign, luck: random.Random)
         before = await campaign.duplicates(service)
         pid = await campaign.arm(replica, f"consumer.after_apply:{luck.randint(1, 3)}")
         await campaign.until_dead(replica, pid)
-        if await campaign.dropped_duplicates(service, before, 2 * SESSION_SECONDS):
+        if await campaign.dropped_duplicates(service, before, LIVE_SECONDS):
             return
     raise AssertionError("no inbox has dropped anything")
 
@@ -377,7 +377,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("F3", "kill -9 between store and offset commit", kill_consumer_between_commits),
     Fault("F4", "kill -9 of consumers at random, 4 times", kill_consumers(4)),
     Fault("F5", "SIGTERM under load, 4 times", terminate_under_load(4)),
-    Fault("F6", "SIGSTOP of a consumer, 20 s", pause_replica(None, 2 * SESSION_SECONDS)),
+    Fault("F6", "SIGSTOP of a consumer, 12 s", pause_replica(None, 2 * SESSION_SECONDS)),
     Fault("F7", "SIGSTOP of the broker, 30 s", pause_broker(30)),
     Fault("F8", "kill -9 of the broker", kill_broker(1)),
     Fault("F10", "half of the clients cut off the broker", cut_kafka(12)),
