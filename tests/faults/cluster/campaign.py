@@ -172,10 +172,6 @@ class Campaign:
             return "enrollment"
         return "sessions" if step.startswith("wave") else "matching"
 
-    def consumer(self) -> str:
-        """Return a service that the present step's events go to."""
-        return "matching" if self.step_under_way.startswith("enroll") else "reporting"
-
     def left_groups(self) -> int:
         """Return how often the brokers were told that a consumer leaves."""
         return sum(

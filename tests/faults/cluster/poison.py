@@ -127,24 +127,29 @@ def drifted(record: Record, luck: random.Random) -> list[Made]:
 
 
 def stale(records: Sequence[Record], luck: random.Random) -> list[Made]:
-    """Return copies of events in another order, and first versions that claim to be new events."""
+    """Return copies of events in another order, and under new ids what newer versions replaced."""
     copies = luck.sample(list(records), min(60, len(records)))
+    replaced = {_aggregate(r) for r in records if header(r, "aggregateversion") != "1"}
     made = [
         Made(r.topic, r.key, r.value, headers_of(r), header(r, "id"), type=header(r, "type"))
         for r in copies
     ]
-    for record in copies[:12]:
-        if header(record, "aggregateversion") == "1":
-            event_id = f"{FOREIGN}stale-{luck.getrandbits(48):x}"
-            made.append(
-                Made(
-                    record.topic,
-                    record.key,
-                    record.value,
-                    headers_of(record, id=event_id),
-                    event_id,
-                    type=header(record, "type"),
-                )
+    old = [r for r in records if header(r, "aggregateversion") == "1" and _aggregate(r) in replaced]
+    for record in luck.sample(old, min(12, len(old))):
+        event_id = f"{FOREIGN}stale-{luck.getrandbits(48):x}"
+        made.append(
+            Made(
+                record.topic,
+                record.key,
+                record.value,
+                headers_of(record, id=event_id),
+                event_id,
+                type=header(record, "type"),
             )
+        )
     luck.shuffle(made)
     return made
+
+
+def _aggregate(record: Record) -> tuple[str, str]:
+    return header(record, "source"), header(record, "subject")
