@@ -31,6 +31,7 @@ help:  ## say what each target does
 	@$(UV) pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock
 	@$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@.venv/bin/python -m compileall -q -j 2 services shared deploy
+	@.venv/bin/python -m services.matching.engine --compile
 	@touch $@
 
 # Servers that only tests start, as processes of their own, and their tools' own environment.

@@ -18,6 +18,7 @@ import uvloop
 from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from deploy.client import ApiError, Client, Json, UnreachableError
 from deploy.demo.run import (
@@ -59,6 +60,21 @@ program_app = typer.Typer(help="Programs.", no_args_is_help=True)
 contracts_app = typer.Typer(help="The published event contract.", no_args_is_help=True)
 events_app = typer.Typer(help="The event log.", no_args_is_help=True)
 topics_app = typer.Typer(help="The topics on Kafka.", no_args_is_help=True)
+
+
+class _FilesFirst(TyperGroup):
+    """A group whose first word may be a file instead of a command: then it is `files`."""
+
+    # Typer brings its own copy of click, whose types have no public name.
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = ["files", *args]
+        return super().resolve_command(ctx, args)
+
+
+match_app = typer.Typer(
+    cls=_FilesFirst, help="The matching engine on files, without a service.", no_args_is_help=True
+)
 dlq_app = typer.Typer(help="Dead letters: what could not be processed.", no_args_is_help=True)
 for name, group in {
     "roster": roster_app,
@@ -67,6 +83,7 @@ for name, group in {
     "events": events_app,
     "topics": topics_app,
     "dlq": dlq_app,
+    "match": match_app,
 }.items():
     app.add_typer(group, name=name)
 
@@ -596,6 +613,47 @@ def rebuild(data: Data = DATA) -> None:
         f"Reporting reads {count} partitions from their beginning at the next `upward up`.",
         highlight=False,
     )
+
+
+@match_app.command("files")
+def match_files(
+    pool: File,
+    policy: Annotated[Path, typer.Option("--policy", exists=True, dir_okay=False, help="TOML.")],
+    pairs: Annotated[Path, typer.Option("--out", dir_okay=False, help="The pairs, NDJSON.")],
+    report: Annotated[Path, typer.Option("--report", dir_okay=False, help="The rest, JSON.")],
+    seed: Annotated[int, typer.Option("--seed", help="What chooses among equals.")] = 1,
+) -> None:
+    """Match a pool of candidates (NDJSON) under a policy, as a round would; POOL may come first."""
+    from deploy.matching import FileError, match
+
+    try:
+        with err.status("Matching …"):
+            told = match(pool, policy, seed, pairs, report)
+    except FileError as error:
+        fail(str(error), "services/matching/README.md has the format.")
+    err.print(
+        f"{told['matched']['mentees']:,} of {told['pool']['mentees']:,} mentees matched,"
+        f" {told['objective']:,} points, gap {told['gap']:.3%}; pairs in {pairs}",
+        highlight=False,
+    )
+
+
+@match_app.command("pool")
+def match_pool(
+    roster: File,
+    pool: Annotated[Path, typer.Option("--out", dir_okay=False, help="The pool, NDJSON.")],
+    mentors: Annotated[int, typer.Option("--mentors", min=0, help="How many, at most.")] = 600,
+    mentees: Annotated[int, typer.Option("--mentees", min=0, help="How many, at most.")] = 150,
+    seed: Annotated[int, typer.Option("--seed", help="What draws people and skills.")] = 1,
+) -> None:
+    """Make a pool of a roster's people: their lines and places are real, their skills drawn."""
+    from deploy.matching import FileError, make_pool
+
+    try:
+        count = make_pool(roster, pool, mentors=mentors, mentees=mentees, seed=seed)
+    except FileError as error:
+        fail(str(error), None)
+    err.print(f"{count:,} candidates in {pool}", highlight=False)
 
 
 @dlq_app.command("list")

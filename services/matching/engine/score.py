@@ -14,11 +14,13 @@ Points = NDArray[np.int16]
 
 # Percent of a wanted topic's share by how far the mentor's proficiency is above the mentee's:
 # there is something to teach from one step on, and each further step adds less.
-_CREDIT = np.array([0, 40, 70, 90, 100], dtype=np.int32)
+CREDIT = np.array([0, 40, 70, 90, 100], dtype=np.int32)
 
-_DEPARTMENT, _REGION, _COUNTRY, _LEVELS = 40, 30, 15, 30  # percent of difference
-_FAR_APART = 5  # levels that count as fully different
-_PLENTY = 240  # minutes of common working hours, more are no better
+DEPARTMENT, REGION, COUNTRY, LEVELS = 40, 30, 15, 30  # percent of difference
+FAR_APART = 5  # levels that count as fully different
+LANGUAGE_COMMON, LANGUAGE_FIRST = 50, 25  # percent of language
+WISH = 25  # percent of preference, for each of four wishes
+PLENTY = 240  # minutes of common working hours, more are no better
 _LONG = 90  # days of waiting, more count no more
 _OFTEN = 2  # declined proposals, more count no more
 
@@ -47,10 +49,10 @@ def difference_share(grid: Grid) -> Numbers:
     """Return the percent of difference: department, place, levels. Unknown is no difference."""
     region = grid.differ(lambda person: person.region)
     country = grid.differ(lambda person: person.country) & ~region
-    levels = np.clip(grid.level_distance, 0, _FAR_APART) * grid.levels_known
-    share: Numbers = _LEVELS * levels // _FAR_APART
-    share += _DEPARTMENT * grid.differ(lambda person: person.department)
-    share += _REGION * region + _COUNTRY * country
+    levels = np.clip(grid.level_distance, 0, FAR_APART) * grid.levels_known
+    share: Numbers = LEVELS * levels // FAR_APART
+    share += DEPARTMENT * grid.differ(lambda person: person.department)
+    share += REGION * region + COUNTRY * country
     return share
 
 
@@ -68,18 +70,19 @@ def _coverage_share(grid: Grid) -> Numbers:
     total = np.zeros(grid.shape, dtype=np.float32)
     for level in range(1, 6):
         # One product per own level of the mentee; sums of percents are exact in float32.
-        credit = _CREDIT[np.clip(taught - level, 0, 4)].astype(np.float32)
+        credit = CREDIT[np.clip(taught - level, 0, 4)].astype(np.float32)
         total += credit @ (wanted == level).astype(np.float32).T
     share: Numbers = total.astype(np.int32) // np.maximum((wanted > 0).sum(axis=1), 1)
     return share
 
 
 def _overlap_share(grid: Grid) -> Numbers:
-    return 100 * np.minimum(grid.overlap, _PLENTY) // _PLENTY
+    return 100 * np.minimum(grid.overlap, PLENTY) // PLENTY
 
 
 def _language_share(grid: Grid) -> Numbers:
-    return (50 + 25 * grid.first_languages_spoken) * grid.common_language
+    share: Numbers = LANGUAGE_COMMON + LANGUAGE_FIRST * grid.first_languages_spoken
+    return share * grid.common_language
 
 
 def _preference_share(grid: Grid) -> Numbers:
@@ -94,7 +97,7 @@ def _preference_share(grid: Grid) -> Numbers:
         [[_content(mentee, kind) for mentee in grid.mentees] for kind in ("one_to_one", "circle")],
         dtype=np.int32,
     ).reshape(2, -1)[[int(kind == "circle") for kind in offered]]
-    return 25 * (suits_mentor[:, None] + suits_mentee + grid.region_wishes_met)
+    return WISH * (suits_mentor[:, None] + suits_mentee + grid.region_wishes_met)
 
 
 def _content(person: Candidate, kind: str) -> bool:
@@ -105,15 +108,15 @@ def _waiting_share(grid: Grid) -> Numbers:
     return np.add.outer(_patience(grid.mentors), _patience(grid.mentees)) // 2
 
 
-def _patience(people: Sequence[Candidate]) -> Numbers:
-    return np.array(
-        [
-            60 * min(person.waited_days, _LONG) // _LONG
-            + 40 * min(person.declines, _OFTEN) // _OFTEN
-            for person in people
-        ],
-        dtype=np.int32,
+def patience(person: Candidate) -> int:
+    """Return the percent of one side's half of the waiting term."""
+    return (
+        60 * min(person.waited_days, _LONG) // _LONG + 40 * min(person.declines, _OFTEN) // _OFTEN
     )
+
+
+def _patience(people: Sequence[Candidate]) -> Numbers:
+    return np.array([patience(person) for person in people], dtype=np.int32)
 
 
 def _proficiency(levels: Sequence[TopicLevel]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from services.matching.engine.constraints import applied_rules, forbidden, unknown_fact
 from services.matching.engine.grid import Grid, Mask
+from services.matching.engine.large import solve_large
 from services.matching.engine.model import (
     MAX_SCORE,
     Candidate,
@@ -18,14 +19,15 @@ from services.matching.engine.model import (
     RuleCode,
     UnmatchedCode,
 )
+from services.matching.engine.reasons import main_reason
 from services.matching.engine.score import Points, term_points
 from shared.events.pairs import RoleCounts
 from shared.events.programs import ScoreTerm
 
-_EXACT = 2**53  # up to here every integer has its own float64
+_DENSE = 2_500 * 2_500
+"""Up to here all pairs at once are faster than looking for the good ones, and proved optimal."""
 
-# Told to nobody as the reason for waiting: it would say that somebody does not want them.
-_UNTOLD: frozenset[RuleCode] = frozenset({"veto", "same_person"})
+_EXACT = 2**53  # up to here every integer has its own float64
 
 
 def solve(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
@@ -38,9 +40,21 @@ def solve(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
     Two peers who could each mentor the other are only considered one way round, which the seed
     chooses, so that no two pairs join the same people.
 
-    Dense: memory and time grow with mentors' places times mentees, blocking; run it off the event
-    loop. Raises ValueError for a repeated participant, OverflowError for a pool that is too large
-    to be exact.
+    Small pools are solved exactly, as matrices of mentors by mentees; larger ones within the
+    `gap` that comes with their result (`solve_large`). Blocking, for minutes where the pool is a
+    whole company: run it off the event loop. Raises ValueError for a repeated participant.
+    """
+    places = sum(person.capacity for person in pool if person.role != "mentee")
+    if places * sum(person.role != "mentor" for person in pool) > _DENSE:
+        return solve_large(pool, policy, seed)
+    return solve_dense(pool, policy, seed)
+
+
+def solve_dense(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
+    """Do what `solve` does with every pair in memory: exact.
+
+    Raises ValueError for a repeated participant, OverflowError for a pool that is too large to be
+    exact.
     """
     people = _in_drawn_order(pool, seed)
     unmatched: dict[str, UnmatchedCode] = {}
@@ -76,7 +90,7 @@ def solve(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
     for person in known:
         who = person.participant_id
         if who not in matched:
-            unmatched[who] = "no_partner_left" if who in courted else _main_reason(tally[who])
+            unmatched[who] = "no_partner_left" if who in courted else main_reason(tally[who])
 
     objective = int(total[rows, columns].sum())
     return Result(
@@ -199,13 +213,6 @@ def _count(
 ) -> None:
     for person, count in zip(people, counts.tolist(), strict=True):
         tally[person.participant_id][code] += count
-
-
-def _main_reason(tally: Mapping[RuleCode, int]) -> UnmatchedCode:
-    """Return what excluded most of the other side, the first in the rules' order if equal."""
-    told: list[RuleCode] = [code for code in tally if tally[code] and code not in _UNTOLD]
-    most = max((tally[code] for code in told), default=0)
-    return next((code for code in told if tally[code] == most), "no_partner")
 
 
 def _mean(points: Points) -> float | None:

@@ -1,0 +1,204 @@
+"""Who with whom, for pools of any size: price-guided rounds, and a proof of how good they are.
+
+Each round looks at all pairs once and keeps, for every bidder, the columns with the most score
+less price; an auction on what is kept makes new prices; these show the next round where to look.
+Linear programming duality says how much any other matching could have (DESIGN: the certificate):
+with the prices of the seats and each bidder's best score less price over all pairs, no matching
+of as many pairs has a higher total than their sum. All numbers are integers.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.matching.engine.columns import Ints, Lists
+from services.matching.engine.estimate import estimated_prices
+from services.matching.engine.instance import NEVER, Instance, sample
+from services.matching.engine.model import MAX_SCORE
+from services.matching.engine.pairs import pair_scores
+
+Longs = NDArray[np.int64]
+
+TOLERANCE_PER_MILLE = 1
+_SCALE = 4
+"""Parts of a point that prices are counted in."""
+_KEEP = 64
+_SAMPLE = 4_000
+_KEEP_OF_SAMPLE = 1_000
+_MOST_ROUNDS = 8
+_LARGE_BONUS = 2 * MAX_SCORE
+_RESIGNED = 20
+"""One in so many bidders of the sample is content with less than anybody is in the first round."""
+
+
+class Kernels(Protocol):
+    """The inner loops, compiled or plain: the same answers."""
+
+    def best_columns(self, inst: Instance, prices: Ints, keep: int) -> tuple[Ints, Ints]: ...
+
+    def auction(
+        self, starts: Longs, objects: Ints, values: Longs, seat_starts: Longs, step: int
+    ) -> tuple[Longs, Ints]: ...
+
+    def widen(
+        self, inst: Instance, wanting: Ints, seat_starts: Longs, owners: Ints, free_seats: Ints
+    ) -> int: ...
+
+    def broken_rules(self, inst: Instance, people: Ints) -> tuple[Ints, Ints]: ...
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The matching: row `rows[i]` with column `columns[i]`, and no other of as many pairs has a
+    total above `bound`. There are as many pairs as there can be.
+    """
+
+    rows: Ints
+    columns: Ints
+    scores: Ints
+    bound: int
+
+
+def assign(inst: Instance, kernels: Kernels) -> Assignment:
+    """Match as many as can be, then with as high a total as the tolerance asks for."""
+    prices, bonus = _first_guess(inst, kernels)
+    rounds = _Rounds(inst, kernels)
+    rounds.look(prices, _KEEP)
+    # What the first round remembers is thin: who would have to pay far more than is usual gives
+    # up in it rather than drive all prices up.
+    rounds.bid(bonus, 2 * _SCALE)
+    rounds.look(rounds.prices(), _KEEP)
+    bonus = 0
+    for _ in range(_MOST_ROUNDS):
+        rounds.bid(bonus, _SCALE)
+        prices = rounds.prices()
+        missed = rounds.widen()
+        rounds.look(prices, _KEEP)
+        rounds.judge(prices, bonus)
+        if rounds.good_enough():
+            break
+        if missed:
+            # Pairs were missed for the sake of points: from now on one more is worth more.
+            bonus = 4 * bonus or _LARGE_BONUS
+    return rounds.result()
+
+
+def _first_guess(inst: Instance, kernels: Kernels) -> tuple[Ints, int]:
+    """Return prices to begin with, and the bonus (below zero) of the first round.
+
+    Both are learned from drawn people, among whom nearly all pairs are looked at.
+    """
+    smaller, sampled = sample(inst, _SAMPLE)
+    rounds = _Rounds(smaller, kernels)
+    rounds.look(np.zeros(len(sampled), dtype=np.int32), _KEEP_OF_SAMPLE)
+    rounds.bid(_LARGE_BONUS, 2 * _SCALE)
+    _, columns, scores = rounds.matching()
+    prices = rounds.prices()
+    gains = np.sort(scores - prices[columns])
+    usual = int(gains[len(gains) // _RESIGNED]) if len(gains) else 0
+    return estimated_prices(inst.columns, sampled, prices), -max(usual, 0)
+
+
+class _Rounds:
+    """One problem, what is remembered of it, and the best that was found."""
+
+    def __init__(self, inst: Instance, kernels: Kernels) -> None:
+        self._inst = inst
+        self._kernels = kernels
+        self._width = max(len(inst.columns.level), 1)
+        self._pairs: Longs = np.zeros(0, dtype=np.int64)
+        self._scores: Ints = np.zeros(0, dtype=np.int32)
+        self._seat_starts = np.concatenate([[0], np.cumsum(inst.column_seats)]).astype(np.int64)
+        self._column_of = np.repeat(
+            np.arange(len(inst.column_seats), dtype=np.int32), inst.column_seats
+        )
+        self._row_of = np.repeat(np.arange(len(inst.row_seats), dtype=np.int32), inst.row_seats)
+        self._seat_prices: Longs = np.zeros(len(self._column_of), dtype=np.int64)
+        self._owners: Ints = np.full(len(self._column_of), -1, dtype=np.int32)
+        self._best: Assignment | None = None
+
+    def look(self, prices: Ints, keep: int) -> None:
+        """Look at all pairs and remember, for each row, those that are best at these prices."""
+        keep = min(keep, self._width)
+        found, scores = self._kernels.best_columns(self._inst, prices, keep)
+        self._nets = np.where(found >= 0, scores - prices[found], NEVER)
+        known = found >= 0
+        rows = np.arange(len(found), dtype=np.int64)[:, None] * self._width
+        pairs = np.concatenate([self._pairs, (rows + found)[known]])
+        self._pairs, first = np.unique(pairs, return_index=True)
+        self._scores = np.concatenate([self._scores, scores[known]])[first]
+
+    def bid(self, bonus: int, step: int) -> None:
+        """Match what is remembered; each pair is worth its score and the bonus."""
+        rows = np.arange(len(self._inst.row_seats) + 1, dtype=np.int64)
+        lists = Lists(
+            (self._pairs % self._width).astype(np.int32),
+            np.diff(np.searchsorted(self._pairs, rows * self._width)),
+        )
+        values = (self._scores.astype(np.int64) + bonus) * _SCALE
+        starts, objects = lists.starts, lists.values
+        if len(self._row_of) > len(rows) - 1:
+            # A mentor with several places bids once for each.
+            places = Lists(np.arange(len(objects), dtype=np.int32), np.diff(starts)).of(
+                self._row_of
+            )
+            starts, objects, values = places.starts, objects[places.values], values[places.values]
+        self._seat_prices, bidders = self._kernels.auction(
+            starts, objects, values, self._seat_starts, step
+        )
+        self._owners = np.where(bidders >= 0, self._row_of[bidders], -1).astype(np.int32)
+
+    def prices(self) -> Ints:
+        """Return what each column's cheapest seat costs, in points, rounded up."""
+        cheapest = np.minimum.reduceat(self._seat_prices, self._seat_starts[:-1])
+        return (-(-cheapest // _SCALE)).astype(np.int32)
+
+    def widen(self) -> int:
+        """Make the matching as large as it can be; return how many pairs that took."""
+        seated = np.bincount(self._owners[self._owners >= 0], minlength=len(self._inst.row_seats))
+        lacking = np.repeat(np.arange(len(seated), dtype=np.int32), self._inst.row_seats - seated)
+        free = np.bincount(self._column_of[self._owners < 0], minlength=self._width)
+        return self._kernels.widen(
+            self._inst, lacking, self._seat_starts, self._owners, free.astype(np.int32)
+        )
+
+    def matching(self) -> tuple[Ints, Ints, Ints]:
+        """Return the pairs' rows, columns and scores."""
+        taken = np.flatnonzero(self._owners >= 0)
+        rows, columns = self._owners[taken], self._column_of[taken]
+        return rows, columns, pair_scores(self._inst, rows, columns)
+
+    def judge(self, prices: Ints, bonus: int) -> None:
+        """Keep the matching if it is the best so far, and the bound if it is the lowest.
+
+        The last look was at these prices. The bonus is the multiplier of the constraint that
+        there be as many pairs as there can be, which every matching of that many pays.
+        """
+        rows, columns, scores = self.matching()
+        # A bidder of several places could have several of the best.
+        keep = min(int(self._inst.row_seats.max(initial=1)), self._nets.shape[1])
+        nets = -np.sort(-self._nets, axis=1)[:, :keep].astype(np.int64) + bonus
+        nets[np.arange(keep) >= self._inst.row_seats[:, None]] = 0
+        bound = (
+            int((prices.astype(np.int64) * self._inst.column_seats).sum())
+            + int(np.maximum(nets, 0).sum())
+            - bonus * len(rows)
+        )
+        found = Assignment(rows, columns, scores, bound)
+        if self._best is not None:
+            found = max(found, self._best, key=lambda one: int(one.scores.sum()))
+            bound = min(bound, self._best.bound)
+        self._best = replace(found, bound=bound)
+
+    def good_enough(self) -> bool:
+        """Return whether the best is so near the bound that nobody needs another round."""
+        assert self._best is not None
+        missing = self._best.bound - int(self._best.scores.sum())
+        return 1000 * missing <= TOLERANCE_PER_MILLE * self._best.bound
+
+    def result(self) -> Assignment:
+        """Return the best that was found."""
+        assert self._best is not None
+        return self._best

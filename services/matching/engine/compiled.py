@@ -1,0 +1,463 @@
+"""The inner loops, compiled by numba: every pair is looked at, few are remembered.
+
+Integers alone, and each row by itself: the answers are those of `plain` on any machine, with any
+number of threads. What is compiled is kept on disk beside this file.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from services.matching.engine.columns import Ints
+from services.matching.engine.instance import (
+    BARRED,
+    CROSS_REGION,
+    LEVEL_GAP,
+    NEVER,
+    NO_COMMON_LANGUAGE,
+    RULE_ORDER,
+    SAME_BOSS,
+    SAME_DEPARTMENT,
+    WORKING_HOURS,
+    Barred,
+    Instance,
+    Side,
+    Tables,
+)
+from services.matching.engine.score import DEPARTMENT, FAR_APART, LEVELS
+
+F = TypeVar("F")
+Longs = NDArray[np.int64]
+
+_BLOCK = 1024
+_STRIP = 32
+_CHUNK = 64
+_STEP = LEVELS // FAR_APART
+_LAST = (1 << 32) - 1
+
+
+def _compiled(*, parallel: bool = False) -> Callable[[F], F]:
+    return cast("Callable[[F], F]", njit(cache=True, nogil=True, parallel=parallel))
+
+
+@_compiled()
+def fill_points(row: int, rows: Side, columns: Side, t: Tables, points: Ints) -> None:
+    """Write the points that hours and languages give, below zero where a rule forbids them."""
+    by_hours, by_tongues = t.overlap[rows.hours[row]], t.tongues[rows.tongues[row]]
+    for c in range(len(points)):
+        points[c] = by_hours[columns.hours[c]] + by_tongues[columns.tongues[c]]
+
+
+@_compiled()
+def _other_way_round(row: int, c: int, rows: Side, columns: Side, t: Tables) -> bool:
+    """Return whether these peers are only to be considered with their roles exchanged.
+
+    They stand in a circle, in drawn order, and each may mentor the half that follows.
+    """
+    mentor, mentee = rows.turn[row], columns.turn[c]
+    if mentor < 0 or mentee < 0 or rows.level[row] != columns.level[c]:
+        return False
+    if not t.rows_are_mentors:
+        mentor, mentee = mentee, mentor
+    steps = (mentee - mentor) % t.turns
+    return bool(2 * steps > t.turns or (2 * steps == t.turns and mentor > mentee))
+
+
+@_compiled()
+def fill_block(
+    row: int, rows: Side, columns: Side, t: Tables, barred: Barred,
+    points: Ints, start: int, end: int, sums: Ints, scores: Ints, far: Ints,
+) -> None:  # fmt: skip
+    """Write the row's scores with the columns from `start` to `end`, below zero where barred."""
+    n = end - start
+    sums[:n] = 0
+    for at in range(rows.key_starts[row], rows.key_starts[row + 1]):
+        credit = columns.credit[rows.keys[at]]
+        for x in range(n):
+            sums[x] += credit[start + x]
+    if t.rows_are_mentors:
+        for x in range(n):
+            sums[x] = (sums[x] * columns.share[start + x]) >> 16
+    else:
+        share = rows.share[row]
+        for x in range(n):
+            sums[x] = (sums[x] * share) >> 16
+    level, department, boss = rows.level[row], rows.department[row], rows.boss[row]
+    patience = rows.patience[row]
+    sign = np.int32(-1) if t.rows_are_mentors else np.int32(1)
+    boss = boss if t.different_boss and boss >= 0 else np.int32(-2)
+    coverage, weight = np.int32(t.coverage_weight), np.int32(t.difference_weight)
+    waiting, wish = np.int32(t.waiting_weight), np.int32(t.wish_weight)
+    percent, met = columns.percent[rows.site[row]], columns.met[rows.taste[row]]
+    gap = np.int32(t.min_gap)
+    department_percent = np.int32(DEPARTMENT)
+    same = np.int32(NEVER if t.cross_department else 0)
+    for x in range(n):
+        c = start + x
+        below = sign * (columns.level[c] - level)
+        apart = min(max(below, np.int32(0)), np.int32(FAR_APART))
+        other = columns.department[c] != department
+        place = np.int32(percent[c])
+        share = place + np.int32(_STEP) * apart + (department_percent if other else np.int32(0))
+        different = (share * weight) >> 16
+        value = (
+            points[c]
+            + ((sums[x] * coverage) >> 16)
+            + different
+            + ((np.int32(met[c]) * wish) >> 16)
+            + ((((patience + columns.patience[c]) >> 1) * waiting) >> 16)
+            + (np.int32(0) if other else same)
+        )
+        allowed = (below >= gap) & (columns.boss[c] != boss) & (place != np.int32(BARRED))
+        scores[x] = value if allowed else np.int32(NEVER)
+        far[x] = different
+    if t.turns > 1 and rows.turn[row] >= 0:
+        for x in range(n):
+            if _other_way_round(row, start + x, rows, columns, t):
+                scores[x] = NEVER
+    for at in range(barred.starts[row], barred.starts[row + 1]):
+        c = barred.columns[at]
+        if start <= c < end:
+            scores[c - start] = NEVER
+
+
+@_compiled()
+def _keep_best(keys: Longs, count: int, keep: int) -> None:
+    """Move the `keep` largest of the first `count` keys, all different, to the front."""
+    low, high = 0, count - 1
+    while low < high:
+        pivot = keys[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while keys[i] > pivot:
+                i += 1
+            while keys[j] < pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if keep - 1 <= j:
+            high = j
+        elif keep - 1 >= i:
+            low = i
+        else:
+            return
+
+
+@_compiled(parallel=True)
+def best_columns(
+    rows: Side, columns: Side, t: Tables, barred: Barred, prices: Ints, keep: int,
+    found: Ints, scores: Ints,
+) -> None:  # fmt: skip
+    """Write each row's `keep` columns with the most score less price, in the columns' order.
+
+    Where there are fewer, -1 follows.
+    """
+    n_rows, n_columns = len(rows.level), len(columns.level)
+    for chunk in prange((n_rows + _CHUNK - 1) // _CHUNK):
+        points = np.empty(n_columns, np.int32)
+        open_strips = np.empty((n_columns + _BLOCK - 1) // _BLOCK, np.bool_)
+        sums = np.empty(_BLOCK, np.int32)
+        raw = np.empty(_BLOCK, np.int32)
+        far = np.empty(_BLOCK, np.int32)
+        keys = np.empty(4 * keep, np.int64)
+        hours = tongues = -1
+        for row in range(chunk * _CHUNK, min(n_rows, (chunk + 1) * _CHUNK)):
+            if rows.hours[row] != hours or rows.tongues[row] != tongues:
+                hours, tongues = rows.hours[row], rows.tongues[row]
+                fill_points(row, rows, columns, t, points)
+                for b in range(len(open_strips)):
+                    some = False
+                    for c in range(b * _BLOCK, min(n_columns, (b + 1) * _BLOCK)):
+                        some |= points[c] >= 0
+                    open_strips[b] = some
+            count = 0
+            least = np.int64(NEVER >> 1) << 32
+            floor = np.int32(NEVER >> 1)
+            for b in range(len(open_strips)):
+                if not open_strips[b]:
+                    continue
+                start = b * _BLOCK
+                end = min(n_columns, start + _BLOCK)
+                fill_block(row, rows, columns, t, barred, points, start, end, sums, raw, far)
+                for x in range(end - start):
+                    raw[x] -= prices[start + x]
+                for strip in range(0, end - start, _STRIP):
+                    stop = min(strip + _STRIP, end - start)
+                    top = raw[strip]
+                    for x in range(strip, stop):
+                        top = max(top, raw[x])
+                    if top < floor:
+                        continue
+                    for x in range(strip, stop):
+                        if raw[x] >= floor:
+                            key = (np.int64(raw[x]) << 32) | (_LAST - (start + x))
+                            if key > least:
+                                keys[count] = key
+                                count += 1
+                                if count == len(keys):
+                                    _keep_best(keys, count, keep)
+                                    count = keep
+                                    least = keys[0]
+                                    for at in range(keep):
+                                        least = min(least, keys[at])
+                                    floor = np.int32(least >> 32)
+            if count > keep:
+                _keep_best(keys, count, keep)
+                count = keep
+            for at in range(count):
+                net = np.int32(keys[at] >> 32)
+                keys[at] = ((_LAST - (keys[at] & _LAST)) << 32) | (np.int64(net) - NEVER)
+            keys[:count].sort()
+            for at in range(keep):
+                if at < count:
+                    c = keys[at] >> 32
+                    found[row, at] = c
+                    scores[row, at] = (keys[at] & _LAST) + NEVER + prices[c]
+                else:
+                    found[row, at] = -1
+                    scores[row, at] = NEVER
+
+
+@_compiled()
+def auction(
+    starts: Longs, objects: Ints, values: Longs, seat_starts: Longs, step: int,
+    prices: Longs, owners: Ints,
+) -> None:  # fmt: skip
+    """Let bidders bid until each has a seat or wants none.
+
+    `values` of each bidder's `objects`; `prices` and `owners` (-1 for none) of the objects' seats.
+    A bidder wants no seat that costs more than its value. Forward auction with similar objects:
+    Bertsekas and Castanon, "The auction algorithm for the transportation problem", 1989.
+    """
+    n = len(starts) - 1
+    queue = np.empty(n + 1, np.int32)
+    head, tail = 0, n
+    for bidder in range(n):
+        queue[bidder] = bidder
+    cheapest = np.empty(len(seat_starts) - 1, np.int64)
+    second = np.empty(len(seat_starts) - 1, np.int64)
+    where = np.empty(len(seat_starts) - 1, np.int32)
+    for thing in range(len(cheapest)):
+        _look(thing, seat_starts, prices, cheapest, second, where)
+    while head != tail:
+        bidder = queue[head]
+        head = head + 1 if head < n else 0
+        most, next_most, chosen = np.int64(0), np.int64(0), -1
+        for at in range(starts[bidder], starts[bidder + 1]):
+            thing = objects[at]
+            net = values[at] - cheapest[thing]
+            if net > next_most or (net == most and chosen < 0):
+                if net > most or chosen < 0:
+                    next_most = most
+                    most = net
+                    chosen = at
+                else:
+                    next_most = net
+        if chosen < 0:
+            continue
+        thing = objects[chosen]
+        next_most = max(next_most, values[chosen] - second[thing])
+        seat = where[thing]
+        prices[seat] += most - next_most + step
+        loser = owners[seat]
+        owners[seat] = bidder
+        _look(thing, seat_starts, prices, cheapest, second, where)
+        if loser >= 0:
+            queue[tail] = loser
+            tail = tail + 1 if tail < n else 0
+
+
+_DEAR = 1 << 60
+
+
+@_compiled()
+def _look(
+    thing: int, seat_starts: Longs, prices: Longs, cheapest: Longs, second: Longs, where: Ints
+) -> None:
+    low, next_low, seat = _DEAR, _DEAR, -1
+    for place in range(seat_starts[thing], seat_starts[thing + 1]):
+        if prices[place] < low:
+            next_low = low
+            low = prices[place]
+            seat = place
+        elif prices[place] < next_low:
+            next_low = prices[place]
+    cheapest[thing] = low
+    second[thing] = next_low
+    where[thing] = seat
+
+
+@_compiled()
+def widen(
+    rows: Side, columns: Side, t: Tables, barred: Barred, wanting: Ints,
+    seat_starts: Longs, owners: Ints, free_seats: Ints,
+) -> int:  # fmt: skip
+    """Seat as many of the `wanting` rows as can be, others moving over for them; return how many.
+
+    A row stands in `wanting` once for each partner that it lacks. Rows and columns that a failed
+    search has reached can help nobody after it and are not looked at again: what is left at the
+    end is a largest matching (Koenig, 1931; Kuhn, "The Hungarian method", 1955).
+    """
+    n_rows, n_columns = len(rows.level), len(columns.level)
+    blocks = (n_columns + _BLOCK - 1) // _BLOCK
+    points = np.empty(n_columns, np.int32)
+    sums = np.empty(_BLOCK, np.int32)
+    scores = np.empty(_BLOCK, np.int32)
+    far = np.empty(_BLOCK, np.int32)
+    reached = np.zeros(n_columns, np.bool_)
+    reached_row = np.zeros(n_rows, np.bool_)
+    by_row = np.full(n_columns, -1, np.int32)
+    by_seat = np.full(n_rows, -1, np.int32)
+    column_of = np.empty(len(owners), np.int32)
+    open_columns = np.zeros(blocks, np.int32)
+    for column in range(n_columns):
+        open_columns[column // _BLOCK] += 1
+        for seat in range(seat_starts[column], seat_starts[column + 1]):
+            column_of[seat] = column
+    queue = np.empty(n_rows + 1, np.int32)
+    touched = np.empty(n_columns, np.int32)
+    seated = 0
+    for first in wanting:
+        if reached_row[first]:
+            continue
+        head, tail, touches, end = 0, 1, 0, -1
+        queue[0] = first
+        reached_row[first] = True
+        by_seat[first] = -1
+        while head < tail and end < 0:
+            row = queue[head]
+            head += 1
+            fill_points(row, rows, columns, t, points)
+            for b in range(blocks):
+                if open_columns[b] == 0 or end >= 0:
+                    continue
+                start, stop = b * _BLOCK, min(n_columns, (b + 1) * _BLOCK)
+                fill_block(row, rows, columns, t, barred, points, start, stop, sums, scores, far)
+                for column in range(start, stop):
+                    if reached[column] or scores[column - start] < 0:
+                        continue
+                    mine = False
+                    for seat in range(seat_starts[column], seat_starts[column + 1]):
+                        mine |= owners[seat] == row
+                    if mine:
+                        continue
+                    reached[column] = True
+                    open_columns[b] -= 1
+                    by_row[column] = row
+                    touched[touches] = column
+                    touches += 1
+                    if free_seats[column] > 0:
+                        end = column
+                        break
+                    for seat in range(seat_starts[column], seat_starts[column + 1]):
+                        owner = owners[seat]
+                        if not reached_row[owner]:
+                            reached_row[owner] = True
+                            by_seat[owner] = seat
+                            queue[tail] = owner
+                            tail += 1
+        if end < 0:
+            continue
+        seated += 1
+        free_seats[end] -= 1
+        seat = int(seat_starts[end])
+        while owners[seat] >= 0:
+            seat += 1
+        row = by_row[end]
+        owners[seat] = row
+        while by_seat[row] >= 0:
+            seat = int(by_seat[row])
+            row = by_row[column_of[seat]]
+            owners[seat] = row
+        for at in range(touches):
+            reached[touched[at]] = False
+            open_columns[touched[at] // _BLOCK] += 1
+        for at in range(tail):
+            reached_row[queue[at]] = False
+    return seated
+
+
+@_compiled(parallel=True)
+def broken_rules(
+    rows: Side, columns: Side, t: Tables, barred: Barred, people: Ints,
+    counts: Ints, eligible: Ints,
+) -> None:  # fmt: skip
+    """Write how many columns each rule forbids to each of the people, and how many none forbids."""
+    n_columns = len(columns.level)
+    for place in prange(len(people)):
+        row = people[place]
+        why = np.zeros(n_columns, np.int32)
+        for at in range(barred.starts[row], barred.starts[row + 1]):
+            why[barred.columns[at]] = barred.why[at]
+        by_hours, by_tongues = t.overlap[rows.hours[row]], t.tongues[rows.tongues[row]]
+        percent = columns.percent[rows.site[row]]
+        sign = -1 if t.rows_are_mentors else 1
+        boss = rows.boss[row] if t.different_boss else -1
+        told = np.zeros(len(RULE_ORDER), np.int32)
+        allowed = 0
+        for c in range(n_columns):
+            bits = 0
+            if sign * (columns.level[c] - rows.level[row]) < t.min_gap:
+                bits |= LEVEL_GAP
+            if t.cross_department and columns.department[c] == rows.department[row]:
+                bits |= SAME_DEPARTMENT
+            if boss >= 0 and columns.boss[c] == boss:
+                bits |= SAME_BOSS
+            if percent[c] == BARRED:
+                bits |= CROSS_REGION
+            if by_tongues[columns.tongues[c]] < 0:
+                bits |= NO_COMMON_LANGUAGE
+            if by_hours[columns.hours[c]] < 0:
+                bits |= WORKING_HOURS
+            bits |= why[c]
+            for rule in range(len(told)):
+                told[rule] += bits >> rule & 1
+            if bits == 0 and not _other_way_round(row, c, rows, columns, t):
+                allowed += 1
+        counts[place] = told
+        eligible[place] = allowed
+
+
+class Compiled:
+    """The kernels as the rounds call them."""
+
+    def best_columns(self, inst: Instance, prices: Ints, keep: int) -> tuple[Ints, Ints]:
+        """Return each row's best columns at these prices and their scores, -1 where fewer."""
+        found = np.empty((len(inst.rows.level), keep), dtype=np.int32)
+        scores = np.empty_like(found)
+        best_columns(inst.rows, inst.columns, inst.tables, inst.barred, prices, keep, found, scores)
+        return found, scores
+
+    def auction(
+        self, starts: Longs, objects: Ints, values: Longs, seat_starts: Longs, step: int
+    ) -> tuple[Longs, Ints]:
+        """Return the seats' prices and owners, -1 for none."""
+        prices = np.zeros(seat_starts[-1], dtype=np.int64)
+        owners = np.full(seat_starts[-1], -1, dtype=np.int32)
+        auction(starts, objects, values, seat_starts, step, prices, owners)
+        return prices, owners
+
+    def widen(
+        self, inst: Instance, wanting: Ints, seat_starts: Longs, owners: Ints, free_seats: Ints
+    ) -> int:
+        """Seat as many of those who want as can be, in `owners`; return how many."""
+        if not len(wanting):
+            return 0
+        return int(
+            widen(
+                inst.rows, inst.columns, inst.tables, inst.barred,
+                wanting, seat_starts, owners, free_seats,
+            )
+        )  # fmt: skip
+
+    def broken_rules(self, inst: Instance, people: Ints) -> tuple[Ints, Ints]:
+        """Return, for these rows, how many columns each rule forbids and how many are allowed."""
+        counts = np.zeros((len(people), len(RULE_ORDER)), dtype=np.int32)
+        eligible = np.zeros(len(people), dtype=np.int32)
+        broken_rules(inst.rows, inst.columns, inst.tables, inst.barred, people, counts, eligible)
+        return counts, eligible

@@ -1,0 +1,159 @@
+"""Pools that are too large to hold every pair: near the optimum, and proved how near."""
+
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from services.matching.engine.assignment import Assignment, Kernels, assign
+from services.matching.engine.columns import Columns, Ints, pack
+from services.matching.engine.constraints import applied_rules
+from services.matching.engine.instance import RULE_ORDER, Instance, instance, sample, swapped
+from services.matching.engine.model import Candidate, FoundPair, Policy, Result, UnmatchedCode
+from services.matching.engine.pairs import pair_terms
+from services.matching.engine.reasons import main_reason
+from shared.events.pairs import RoleCounts
+from shared.events.programs import ScoreTerm
+
+_SAMPLE = 2_000
+
+
+def default_kernels() -> Kernels:
+    """Return the compiled kernels; where numba is not, the plain ones, which answer the same."""
+    try:
+        from services.matching.engine.compiled import Compiled
+    except ImportError:
+        from services.matching.engine.plain import Plain
+
+        return Plain()
+    return Compiled()
+
+
+def solve_large(
+    pool: Iterable[Candidate], policy: Policy, seed: int, kernels: Kernels | None = None
+) -> Result:
+    """Do what `solve` does, for pools of any size, with a total within `gap` of the largest.
+
+    As many are matched as can be. Raises ValueError for a repeated participant.
+    """
+    columns = pack(pool, seed, policy.term_middle)
+    inst = instance(columns, policy)
+    kernels = kernels or default_kernels()
+    if not len(inst.rows.level) or not len(inst.columns.level):
+        none = np.zeros(0, dtype=np.int32)
+        found = Assignment(none, none, none, 0)
+    else:
+        found = assign(inst, kernels)
+    terms = pair_terms(inst, found.rows, found.columns)
+    pairs = _pairs(columns, inst, found, terms, policy)
+    objective = int(found.scores.sum())
+    matched_mentors, matched_mentees = _ids(columns, inst, found)
+    unmatched: dict[str, UnmatchedCode] = dict(columns.unknown)
+    unmatched |= _reasons(columns, inst, policy, kernels, matched_mentors | matched_mentees)
+    return Result(
+        pairs=pairs,
+        unmatched=dict(sorted(unmatched.items())),
+        pool=RoleCounts(mentors=columns.mentors_in_pool, mentees=columns.mentees_in_pool),
+        matched=RoleCounts(mentors=len(matched_mentors), mentees=len(matched_mentees)),
+        objective=objective,
+        bound=found.bound,
+        gap=1 - objective / found.bound if found.bound else 0.0,
+        mean_dissimilarity=_mean(terms["difference"]),
+        mean_dissimilarity_random=_random_dissimilarity(inst, kernels),
+    )
+
+
+def compile_all() -> None:
+    """Solve a pool of four, so that everything is compiled and kept on disk."""
+    facts: dict[str, Any] = {"department": "a", "timezone": "UTC", "languages": ("en",)}
+    pool = [
+        Candidate(participant_id="a", person_id="a", role="mentor", level=2, **facts),
+        Candidate(participant_id="b", person_id="b", role="mentor", level=2, **facts),
+        Candidate(participant_id="c", person_id="c", role="mentee", level=0, **facts),
+        Candidate(participant_id="d", person_id="d", role="mentee", level=1, **facts),
+    ]
+    policy = Policy(
+        min_level_gap=2,
+        cross_department=False,
+        different_boss=False,
+        cross_region=True,
+        min_overlap_minutes=0,
+        term_middle=date(2026, 1, 1),
+    )
+    solve_large(pool, policy, 0)
+
+
+def _ids(columns: Columns, inst: Instance, found: Assignment) -> tuple[set[str], set[str]]:
+    rows = {columns.ids[person] for person in inst.rows.people[found.rows].tolist()}
+    others = {columns.ids[person] for person in inst.columns.people[found.columns].tolist()}
+    return (rows, others) if inst.tables.rows_are_mentors else (others, rows)
+
+
+def _pairs(
+    columns: Columns,
+    inst: Instance,
+    found: Assignment,
+    terms: dict[ScoreTerm, Ints],
+    policy: Policy,
+) -> tuple[FoundPair, ...]:
+    rules = applied_rules(policy)
+    mentors, mentees = inst.rows.people[found.rows], inst.columns.people[found.columns]
+    if not inst.tables.rows_are_mentors:
+        mentors, mentees = mentees, mentors
+    of_mentor: dict[int, list[int]] = {}
+    for place, mentor in enumerate(mentors.tolist()):
+        of_mentor.setdefault(mentor, []).append(place)
+    pairs = []
+    for mentor, places in of_mentor.items():
+        points = {term: int(told[places].sum()) for term, told in terms.items()}
+        pairs.append(
+            FoundPair(
+                mentor_id=columns.ids[mentor],
+                mentee_ids=tuple(sorted(columns.ids[mentees[place]] for place in places)),
+                score=sum(points.values()),
+                terms=points,
+                rules=rules,
+            )
+        )
+    return tuple(sorted(pairs, key=lambda pair: pair.mentor_id))
+
+
+def _reasons(
+    columns: Columns, inst: Instance, policy: Policy, kernels: Kernels, matched: set[str]
+) -> dict[str, UnmatchedCode]:
+    """Return why those known who are not matched are not; in both roles, by all they could meet."""
+    applied = applied_rules(policy)
+    tally = np.zeros((len(columns.ids), len(RULE_ORDER)), dtype=np.int64)
+    courted = np.zeros(len(columns.ids), dtype=np.bool_)
+    waits = np.array([who not in matched for who in columns.ids], dtype=np.bool_)
+    for side in (inst, swapped(inst)):
+        people = np.flatnonzero(waits[side.rows.people]).astype(np.int32)
+        counts, eligible = kernels.broken_rules(side, people)
+        tally[side.rows.people[people]] += counts
+        courted[side.rows.people[people]] |= eligible > 0
+    found: dict[str, UnmatchedCode] = {}
+    for person in np.flatnonzero(waits).tolist():
+        by_rule = dict(zip(RULE_ORDER, tally[person].tolist(), strict=True))
+        found[columns.ids[person]] = (
+            "no_partner_left"
+            if courted[person]
+            else main_reason({rule: by_rule[rule] for rule in applied})
+        )
+    return found
+
+
+def _mean(points: Ints) -> float | None:
+    return int(points.sum(dtype=np.int64)) / points.size if points.size else None
+
+
+def _random_dissimilarity(inst: Instance, kernels: Kernels) -> float | None:
+    """Return the mean points of difference over all eligible pairs among some drawn people."""
+    if not len(inst.rows.level) or not len(inst.columns.level):
+        return None
+    smaller, _ = sample(inst, _SAMPLE)
+    nobody = np.zeros(len(smaller.columns.level), dtype=np.int32)
+    found, _ = kernels.best_columns(smaller, nobody, len(nobody))
+    rows, places = np.nonzero(found >= 0)
+    told = pair_terms(smaller, rows.astype(np.int32), found[rows, places])
+    return _mean(told["difference"])

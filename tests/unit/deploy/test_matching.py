@@ -1,0 +1,84 @@
+"""The matching engine on files, as a planner uses it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deploy.cli import app
+from deploy.demo.run import ROSTER
+from deploy.matching import FileError, make_pool, match
+
+POLICY = """
+min_level_gap = 2
+cross_department = true
+different_boss = true
+cross_region = true
+min_overlap_minutes = 60
+term_middle = 2026-07-01
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    file = tmp_path / "policy.toml"
+    file.write_text(POLICY)
+    return file
+
+
+def test_a_roster_becomes_a_pool_and_a_pool_pairs_the_same_each_time(
+    tmp_path: Path, policy: Path
+) -> None:
+    pool, pairs, report = (tmp_path / name for name in ("pool", "pairs", "report"))
+    runner = CliRunner()
+    size = ["--mentors", "80", "--mentees", "40", "--seed", "2", "--out", str(pool)]
+    assert runner.invoke(app, ["match", "pool", str(ROSTER), *size]).exit_code == 0
+    assert len(pool.read_text().splitlines()) == 120
+    rest = ["--policy", str(policy), "--seed", "3", "--out", str(pairs), "--report", str(report)]
+    assert runner.invoke(app, ["match", str(pool), *rest]).exit_code == 0
+    told = json.loads(report.read_text())
+    found = [json.loads(line) for line in pairs.read_text().splitlines()]
+    assert told["objective"] == sum(pair["score"] for pair in found) == told["bound"] > 0
+    waiting = sum(who.startswith("mentee") for who in told["waiting"])
+    assert told["matched"]["mentees"] + waiting == told["pool"]["mentees"] == 40
+    first = pairs.read_bytes(), report.read_bytes()
+    match(pool, policy, 3, pairs, report)
+    assert (pairs.read_bytes(), report.read_bytes()) == first
+
+
+ALONE = '{"participant_id": "a", "person_id": "a", "role": "mentor"}\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "rules", "said"),
+    [
+        ('{"participant_id": "a", "person_id": "a"}', POLICY, "pool:1: role: Field required"),
+        (f"{ALONE}{{", POLICY, "pool:2: Invalid JSON"),
+        (ALONE * 2, POLICY, "pool: a participant is in the pool twice"),
+        ("", POLICY.replace("gap = 2", "gap = -1"), "policy.toml: min_level_gap: Input should be"),
+        ("", "min_level_gap", "policy.toml: not TOML"),
+    ],
+)
+def test_a_file_that_cant_be_used_is_named_with_the_place_and_the_rule(
+    tmp_path: Path, policy: Path, lines: str, rules: str, said: str
+) -> None:
+    pool, pairs, report = (tmp_path / name for name in ("pool", "pairs", "report"))
+    pool.write_text(lines)
+    policy.write_text(rules)
+    with pytest.raises(FileError) as refused:
+        match(pool, policy, 1, pairs, report)
+    assert said in str(refused.value)
+    assert not pairs.exists()
+    assert not report.exists()
+
+
+@pytest.mark.parametrize(
+    ("roster", "said"), [("name\nA\n", "employee_id"), ("employee_id,level\n1,0\n", "two known")]
+)
+def test_a_roster_that_gives_no_pool_is_refused(tmp_path: Path, roster: str, said: str) -> None:
+    file, pool = tmp_path / "roster.csv", tmp_path / "pool"
+    file.write_text(roster)
+    with pytest.raises(FileError, match=said):
+        make_pool(file, pool, mentors=1, mentees=1, seed=1)
+    assert not pool.exists()

@@ -1,0 +1,194 @@
+import random
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.matching.engine.assignment import Kernels
+from services.matching.engine.columns import pack
+from services.matching.engine.compiled import Compiled
+from services.matching.engine.constraints import forbidden
+from services.matching.engine.grid import Grid
+from services.matching.engine.instance import instance
+from services.matching.engine.large import solve_large
+from services.matching.engine.model import Candidate, Policy
+from services.matching.engine.plain import Plain, row_scores
+from services.matching.engine.score import term_points
+from services.matching.engine.solve import solve_dense
+from shared.events.participants import Preferences, WorkingHours
+from tests.unit.matching.builders import mentee, mentor, policy, topics
+from tests.unit.matching.strategies import POLICIES, check_near, people
+
+KERNELS: list[Kernels] = [Compiled(), Plain()]
+
+
+def crowd(mentors: int, mentees: int, seed: int, **fields: object) -> list[Candidate]:
+    """Return a pool in which about two of five pairs are allowed."""
+    luck = random.Random(seed)
+    zones = ["Europe/London", "Asia/Kolkata", "America/New_York", "Asia/Kathmandu"]
+
+    def person(name: str, side: str) -> Candidate:
+        skills = {t: luck.randint(2, 5) for t in luck.sample("abcdefghij", luck.randint(1, 4))}
+        told = {
+            "level": luck.choice([4, 5, 6] if side == "mentor" else [1, 2, 3]),
+            "department": f"d{luck.randrange(12)}",
+            "region": luck.choice(["emea", "apac", None]),
+            "country": luck.choice(["GB", "IN", "US"]),
+            "timezone": luck.choice(zones),
+            "manager_chain": (f"boss-{luck.randrange(30)}", f"person-s{luck.randrange(mentees)}"),
+            "former_partners": (f"person-s{luck.randrange(mentees)}",) * luck.randrange(2),
+            "languages": tuple(luck.sample(["en", "fr", "hi"], luck.randint(1, 2))),
+            "working_hours": WorkingHours(start=luck.choice(["08:30", "09:00", "11:00"])),
+            "preferences": Preferences(
+                format=luck.choice([None, "mixed", "circle", "one_to_one"]),
+                regions=tuple(luck.sample(["emea", "apac"], luck.choice([0, 1, 2]))),
+            ),
+            "waited_days": luck.randrange(120),
+            "declines": luck.randrange(3),
+        }
+        if side == "mentor":
+            return mentor(name, teaches=topics(**skills), **(told | fields))
+        wants = {topic: level - 1 for topic, level in skills.items()}
+        return mentee(name, wants=topics(**wants), **told)
+
+    return [
+        *(person(f"m{number}", "mentor") for number in range(mentors)),
+        *(person(f"s{number}", "mentee") for number in range(mentees)),
+    ]
+
+
+@pytest.fixture(params=["rows are mentees", "rows are mentors"])
+def pool(request: pytest.FixtureRequest) -> list[Candidate]:
+    return crowd(60, 40, 1) if request.param == "rows are mentees" else crowd(30, 70, 2)
+
+
+def scores_by_grid(pool: list[Candidate], rules: Policy) -> dict[tuple[str, str], int]:
+    grid = Grid([p for p in pool if p.role != "mentee"], [p for p in pool if p.role != "mentor"],
+                rules)  # fmt: skip
+    allowed = np.ones(grid.shape, dtype=np.bool_)
+    for _, mask in forbidden(grid):
+        allowed &= ~mask
+    total = np.zeros(grid.shape, dtype=np.int64)
+    for points in term_points(grid).values():
+        total += points
+    return {
+        (grid.mentors[row].participant_id, grid.mentees[column].participant_id): int(
+            total[row, column]
+        )
+        for row, column in np.argwhere(allowed).tolist()
+    }
+
+
+@pytest.mark.parametrize("rules", [policy(), policy(cross_region=False, different_boss=False)])
+def test_the_columns_give_every_pair_the_score_of_the_grid(
+    pool: list[Candidate], rules: Policy
+) -> None:
+    columns = pack(pool, 1, rules.term_middle)
+    inst = instance(columns, rules)
+    found = {}
+    for row, person in enumerate(inst.rows.people.tolist()):
+        scores = row_scores(inst, row)
+        for place in np.flatnonzero(scores >= 0).tolist():
+            pair = columns.ids[person], columns.ids[inst.columns.people[place]]
+            found[pair if inst.tables.rows_are_mentors else pair[::-1]] = int(scores[place])
+    assert found == scores_by_grid(pool, rules)
+
+
+@settings(max_examples=60, deadline=None)
+@given(people("a"), people("b"), POLICIES, st.integers(0, 3))
+def test_as_many_are_matched_as_can_be_and_the_total_is_as_near_as_it_says(
+    mentors: list[Candidate], mentees: list[Candidate], rules: Policy, seed: int
+) -> None:
+    pool = [*mentors, *mentees]
+    found, exact = solve_large(pool, rules, seed), solve_dense(pool, rules, seed)
+    check_near(found, pool, rules)
+    assert found.matched.mentees == exact.matched.mentees
+    assert found.objective <= exact.objective <= found.bound
+    # Each bidder may be content with one point less than the best.
+    assert exact.objective - found.objective <= 2 * exact.matched.mentees
+    both = found.unmatched.keys() & exact.unmatched.keys()
+    assert {who: found.unmatched[who] for who in both} == {
+        who: exact.unmatched[who] for who in both
+    }
+
+
+@settings(max_examples=30, deadline=None)
+@given(people("a"), people("b"), POLICIES, st.integers(0, 3))
+def test_without_numba_the_result_is_the_same(
+    mentors: list[Candidate], mentees: list[Candidate], rules: Policy, seed: int
+) -> None:
+    pool = [*mentors, *mentees]
+    one, other = (solve_large(pool, rules, seed, kernels) for kernels in KERNELS)
+    assert one == other
+
+
+@pytest.mark.parametrize("both", [0, 20])
+def test_a_crowd_is_matched_the_same_by_any_kernel_order_and_number_of_threads(both: int) -> None:
+    rules = policy(min_level_gap=0 if both else 2)
+    pool = crowd(120, 90, 3, capacity=2)
+    pool += [p.model_copy(update={"role": "both", "participant_id": f"b{n}", "person_id": f"pb{n}"})
+             for n, p in enumerate(pool[:both])]  # fmt: skip
+    expected = solve_large(pool, rules, 5, KERNELS[1])
+    threads = numba.get_num_threads()
+    try:
+        for number in range(1, threads + 1):
+            numba.set_num_threads(number)
+            assert solve_large(pool[::-1], rules, 5, KERNELS[0]) == expected
+    finally:
+        numba.set_num_threads(threads)
+    exact = solve_dense(pool, rules, 5)
+    assert expected.matched.mentees == exact.matched.mentees
+    assert expected.objective <= exact.objective <= expected.bound
+
+
+def test_the_seed_chooses_among_equals() -> None:
+    pool = [*(mentor(f"m{n}") for n in range(4)), *(mentee(f"s{n}") for n in range(4))]
+    found = {
+        tuple((pair.mentor_id, pair.mentee_ids) for pair in solve_large(pool, policy(), seed).pairs)
+        for seed in range(8)
+    }
+    assert len(found) > 2
+
+
+def test_a_pool_of_hundreds_is_within_the_tolerance_of_the_optimum() -> None:
+    pool = crowd(500, 450, 4)
+    found, exact = solve_large(pool, policy(), 1), solve_dense(pool, policy(), 1)
+    check_near(found, pool, policy())
+    assert found.matched == exact.matched
+    assert exact.objective <= found.bound
+    assert found.objective >= 0.999 * exact.objective
+    assert found.gap <= 0.002
+
+
+def test_who_could_be_matched_is_although_others_would_have_more_points() -> None:
+    # Each mentor suits two mentees, next to each other in a row: all fit if each takes the first.
+    pool = [mentee(f"s{n}", wants=topics(ai=1 + n % 4)) for n in range(12)]
+    for n in range(12):
+        others = tuple(p.person_id for place, p in enumerate(pool[:12]) if place not in (n, n + 1))
+        pool.append(mentor(f"m{n}", vetoes=others))
+    for kernels in KERNELS:
+        assert solve_large(pool, policy(), 1, kernels).matched.mentees == 12
+
+
+@pytest.mark.parametrize("sides", [([], []), ([mentor("m")], []), ([], [mentee("s")])])
+def test_without_one_side_everybody_waits(sides: tuple[list[Candidate], list[Candidate]]) -> None:
+    pool = [*sides[0], *sides[1]]
+    found = solve_large(pool, policy(), 1)
+    assert (found.pairs, found.objective, found.bound, found.gap) == ((), 0, 0, 0.0)
+    assert set(found.unmatched) == {person.participant_id for person in pool}
+
+
+def test_a_repeated_participant_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        solve_large([mentor("m"), mentor("m")], policy(), 1)
+
+
+def test_65536ths_round_down_as_whole_numbers_do() -> None:
+    percent = np.arange(101)
+    for weight in range(1001):
+        assert (percent * -(-weight * 65536 // 100) >> 16 == weight * percent // 100).all()
+    for count in range(1, 61):
+        tens = np.arange(10 * count + 1)
+        assert (tens * -(-10 * 65536 // count) >> 16 == 10 * tens // count).all()
