@@ -9,6 +9,7 @@ from services.matching.engine.model import Candidate, Policy
 from shared.events.participants import WorkingHours
 
 
+@cache
 def shared_minutes(
     mentor: WorkingHours, here: str, mentee: WorkingHours, there: str, on: date
 ) -> int:
@@ -59,6 +60,53 @@ def may_pair(mentor: Candidate, mentee: Candidate, policy: Policy) -> bool:
         policy.term_middle,
     )
     return minutes >= policy.min_overlap_minutes
+
+
+def score(mentor: Candidate, mentee: Candidate, policy: Policy) -> dict[str, int]:
+    """Return the points of every term for two who may be paired."""
+    assert mentor.level is not None
+    assert mentee.level is not None
+    assert mentor.timezone is not None
+    assert mentee.timezone is not None
+    taught = {rated.topic_id: rated.proficiency for rated in mentor.teaches}
+    wanted = {rated.topic_id: rated.proficiency for rated in mentee.wants}
+    steps = [taught.get(topic, 0) - level for topic, level in wanted.items()]
+    learned = sum({1: 40, 2: 70, 3: 90}.get(step, 100) for step in steps if step > 0)
+    different = 40 * (mentor.department != mentee.department)
+    if mentor.region and mentee.region and mentor.region != mentee.region:
+        different += 30
+    elif mentor.country and mentee.country and mentor.country != mentee.country:
+        different += 15
+    different += 6 * max(0, min(mentor.level - mentee.level, 5))
+    shared = shared_minutes(
+        mentor.working_hours, mentor.timezone, mentee.working_hours, mentee.timezone,
+        policy.term_middle,
+    )  # fmt: skip
+    language = 50
+    for one, other in ((mentor, mentee), (mentee, mentor)):
+        spoken = [tag.split("-")[0].lower() for tag in other.languages]
+        language += 25 * (one.languages[0].split("-")[0].lower() in spoken)
+    offered = "circle" if mentor.capacity > 1 else "one_to_one"
+    content = sum(one.preferences.format in (None, "mixed", offered) for one in (mentor, mentee))
+    content += not mentor.preferences.regions or mentee.region in mentor.preferences.regions
+    content += not mentee.preferences.regions or mentor.region in mentee.preferences.regions
+    patience = [
+        60 * min(one.waited_days, 90) // 90 + 40 * min(one.declines, 2) // 2
+        for one in (mentor, mentee)
+    ]
+    percent = {
+        "coverage": learned // max(len(wanted), 1),
+        "difference": different,
+        "overlap": 100 * min(shared, 240) // 240,
+        "language": language,
+        "preference": 25 * content,
+        "waiting": sum(patience) // 2,
+    }
+    weights = {str(term): weight for term, weight in policy.weights.items()} or {
+        "coverage": 450, "difference": 250, "overlap": 100, "language": 50, "preference": 80,
+        "waiting": 70,
+    }  # fmt: skip
+    return {term: weights.get(term, 0) * share // 100 for term, share in percent.items()}
 
 
 def best(scores: Sequence[Sequence[int | None]], capacities: Sequence[int]) -> tuple[int, int]:

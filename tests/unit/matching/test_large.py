@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from services.matching.engine.assignment import Kernels
 from services.matching.engine.columns import pack
@@ -19,6 +20,7 @@ from services.matching.engine.score import term_points
 from services.matching.engine.solve import solve_dense
 from shared.events.participants import Preferences, WorkingHours
 from tests.unit.matching.builders import mentee, mentor, policy, topics
+from tests.unit.matching.oracle import may_pair, score
 from tests.unit.matching.strategies import POLICIES, check_near, people
 
 KERNELS: list[Kernels] = [Compiled(), Plain()]
@@ -141,6 +143,60 @@ def test_a_crowd_is_matched_the_same_by_any_kernel_order_and_number_of_threads(b
     exact = solve_dense(pool, rules, 5)
     assert expected.matched.mentees == exact.matched.mentees
     assert expected.objective <= exact.objective <= expected.bound
+
+
+def highs(scores: dict[tuple[str, str], int], places: dict[str, int]) -> tuple[int, int]:
+    """Return the most pairs and the most points of as many, by integer programming."""
+    pairs = list(scores)
+    if not pairs:
+        return 0, 0
+    people = sorted({who for pair in pairs for who in pair})
+    rows = np.zeros((len(people), len(pairs)))
+    for column, pair in enumerate(pairs):
+        for who in pair:
+            rows[people.index(who), column] = 1
+    limits = LinearConstraint(rows, ub=[places.get(who, 1) for who in people])
+    # One pair more outweighs all points.
+    worth = np.array([scores[pair] + 1001 * len(people) for pair in pairs])
+    found = milp(
+        -worth,
+        integrality=np.ones(len(pairs), dtype=np.int64),
+        bounds=Bounds(0, 1),
+        constraints=limits,
+    )
+    assert found.x is not None
+    chosen = np.flatnonzero(found.x > 0.5)
+    return len(chosen), sum(scores[pairs[place]] for place in chosen)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_round_equals_an_integer_programs_optimum_and_a_plain_checkers_scores(seed: int) -> None:
+    luck = random.Random(seed)
+    pool = crowd(
+        luck.randint(0, 12), luck.randint(1, 14), seed, **({"capacity": 2} if seed % 3 else {})
+    )
+    rules = policy(
+        min_level_gap=luck.choice([1, 2, 4]),
+        cross_region=luck.random() < 0.7,
+        different_boss=luck.random() < 0.5,
+        min_overlap_minutes=luck.choice([0, 60, 300]),
+        weights=luck.choice([{}, {"waiting": 1000}, {"coverage": 500, "preference": 500}]),
+    )
+    by_id = {person.participant_id: person for person in pool}
+    scores = {
+        (one.participant_id, other.participant_id): sum(score(one, other, rules).values())
+        for one in pool
+        for other in pool
+        if (one.role, other.role) == ("mentor", "mentee") and may_pair(one, other, rules)
+    }
+    most, points = highs(scores, {person.participant_id: person.capacity for person in pool})
+    exact, large = solve_dense(pool, rules, seed), solve_large(pool, rules, seed)
+    assert (exact.matched.mentees, exact.objective) == (most, points)
+    assert large.matched.mentees == most
+    assert large.objective <= points <= large.bound
+    for pair in (*exact.pairs, *large.pairs):
+        told = [score(by_id[pair.mentor_id], by_id[who], rules) for who in pair.mentee_ids]
+        assert pair.terms == {term: sum(one[term] for one in told) for term in pair.terms}
 
 
 def test_the_seed_chooses_among_equals() -> None:
