@@ -1,5 +1,6 @@
 """The FastAPI application of a service: the same limits, errors, health and metrics for all."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import metrics
 from shared.clock import monotonic
-from shared.errors import UnauthenticatedError
+from shared.errors import UnauthenticatedError, UnavailableError
 from shared.health import Health
 from shared.http import problems
 from shared.http.auth import TokenVerifier
@@ -23,6 +24,7 @@ from shared.logging import get_logger
 from shared.tracing import Trace, next_traceparent, traced
 
 _MAX_CORRELATION = 100
+_STOPS = "The service stopped before it could answer; ask again, with the same key if you sent one."
 _UNHEALTHY: dict[int | str, dict[str, Any]] = {
     503: {
         "description": "What is wrong, a line each",
@@ -210,6 +212,11 @@ class _Observe:
             with traced(Trace(correlation_id=correlation_id, traceparent=traceparent)):
                 try:
                     await self._app(scope, receive, record)
+                except asyncio.CancelledError:
+                    # The server gives up requests that outlast its stop: nothing else cancels one.
+                    if status is not None:
+                        raise
+                    await problems.from_error(UnavailableError(_STOPS))(scope, receive, record)
                 except Exception as error:
                     # Here, and not in Starlette's outermost handler, the log knows its links.
                     self._log.error("unexpected_error", exc_info=error)

@@ -235,6 +235,18 @@ async def test_a_store_that_is_away_is_said_and_worth_a_retry(
     assert response.headers["retry-after"] == "2"
 
 
+async def test_a_request_that_outlasts_the_services_stop_is_worth_a_retry(
+    platform: RunningPlatform, office: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut_off(*_args: object, **_options: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(platform.platform.services[0].store, "require", cut_off)
+    response = await office.get(PROGRAM_PATH)
+    problem(response, 503, "unavailable")
+    assert "retry-after" in response.headers
+
+
 async def test_what_nobody_foresaw_is_told_without_details(
     platform: RunningPlatform, office: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,8 +53,8 @@ SESSION_SECONDS = 6
 """How long a consumer of this harness may be silent before its group goes on without it."""
 LIVE_SECONDS = 60.0
 GROUPS = {f"upward.{service}": service for service in SERVICES if service != "enrollment"}
-STEPS = 85
-"""The story's steps that faults may be tried in; those behind them end the program."""
+STEPS = 58
+"""The story's steps that faults may be tried in; behind them the pairs' term is over."""
 _SETUP_STEPS = 2
 # A step under fire is not followed by the next at once: a story has only so many.
 _STEP_SECONDS = 4.0
