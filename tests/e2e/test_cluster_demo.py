@@ -11,17 +11,16 @@ from tests.support.demo import DemoRun, figures
 from tests.support.servers import KafkaCluster, MongoServer
 
 
-# Long until it has run by itself on a quiet machine: `make test-cluster` leaves it out.
-@pytest.mark.long
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 async def test_a_cluster_of_two_replicas_ends_with_the_figures_of_one_embedded_process(
     tmp_path: Path, kafka: KafkaCluster, mongo: MongoServer
 ) -> None:
-    embedded = DemoRun(tmp_path / "embedded", months=6, mentors=60, mentees=20)
+    months, mentors, mentees = 12, 60, 20
+    embedded = DemoRun(tmp_path / "embedded", months=months, mentors=mentors, mentees=mentees)
     # Pseudonyms decide ties and luck: both get the same, in a folder that says whose demo it is.
     embedded.data.mkdir(parents=True)
-    journal = Journal(seed=1, months=6, mentors=60, mentees=20, roster=ROSTER.name)
+    journal = Journal(seed=1, months=months, mentors=mentors, mentees=mentees, roster=ROSTER.name)
     journal.save(embedded.data)
     DataFolder(embedded.data).keep_secret("enrollment", "pseudonyms", pseudonym_key("enrollment"))
     expected = embedded.finish()
@@ -32,7 +31,7 @@ async def test_a_cluster_of_two_replicas_ends_with_the_figures_of_one_embedded_p
     try:
         cluster.start()
         async with cluster.client() as client:
-            story = cluster.story(client, months=6, mentors=60, mentees=20)
+            story = cluster.story(client, months=months, mentors=mentors, mentees=mentees)
             summary = await cluster.live(story)
         assert figures(summary) == figures(expected)
         assert {name: summary[name] for name in ("events", "violations", "refused")} == {

@@ -16,9 +16,9 @@ from tests.faults.cluster.matrix import MATRIX
 from tests.faults.cluster.mutations import mutants
 from tests.support.servers import ServerError
 
-# Not part of `make test-cluster`: the table takes longer than CI has.
-pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
+# One seed is part of `make test-cluster`; `make faults` asks for more.
 _SEEDS = range(1, int(os.environ.get("SEEDS", "1")) + 1)
 
 
