@@ -59,9 +59,9 @@ lock: .cluster/.installed  ## solve the dependencies anew and write the locks
 	  --no-header --no-annotate --group dev pyproject.toml build-requirements.in --output-file requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate $(SERVERS)/requirements.in --output-file $(SERVERS)/requirements.lock
-	for peer in quixstreams arroyo; do \
+	for peer in $(PEERS)/*.in; do \
 	  $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-header --no-annotate $(PEERS)/$$peer.in --output-file $(PEERS)/$$peer.lock; \
+	    --no-header --no-annotate $$peer --output-file $${peer%.in}.lock; \
 	done
 	.cluster/tools/bin/python $(SERVERS)/fetch_kafka.py $(SERVERS)/kafka.lock .cluster --write
 
@@ -79,7 +79,7 @@ type: setup  ## mypy, strict, tests included
 	@$(RUN)mypy
 
 test: setup  ## every test that needs neither Java nor MongoDB
-	@$(RUN)pytest -n 2 --dist worksteal -m "not cluster and not long" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(PYTEST_ARGS)
+	@$(RUN)pytest -n 3 --dist worksteal -m "not cluster and not long" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(PYTEST_ARGS)
 
 java:
 	@$(SERVERS)/require-java
@@ -91,8 +91,9 @@ faults: java setup .cluster/.installed  ## kill -9 at every failpoint; the fault
 	@$(RUN)pytest -n 2 --dist loadgroup -m "long and not cluster" tests/faults $(PYTEST_ARGS)
 	@SEEDS=$(SEEDS) $(RUN)pytest -m cluster tests/faults $(PYTEST_ARGS)
 
-bench: java setup .cluster/.installed .cluster/peers/.installed  ## the pipeline beside its references and its peers; ARGS=--soak for a million events
+bench: java setup .cluster/.installed .cluster/peers/.installed  ## pipeline and matching beside references and peers; ARGS=--soak for a million events
 	@$(RUN)upward bench pipeline $(ARGS)
+	@$(RUN)upward bench matching
 
 fuzz: setup  ## schemathesis with many examples on every route
 	@$(RUN)pytest -n 2 -m "long and not cluster" tests/e2e $(PYTEST_ARGS)

@@ -719,7 +719,8 @@ def bench(
         int, typer.Option("--events", min=3000, help="Of `pipeline`: how long the backlog is.")
     ] = 20_000,
     stage: Annotated[
-        list[str] | None, typer.Option("--stage", help="Of `pipeline`: only this; may be repeated.")
+        list[str] | None,
+        typer.Option("--stage", help="Of `pipeline` and `matching`: only this; may be repeated."),
     ] = None,
     soak: Annotated[
         bool, typer.Option("--soak", help="Of `pipeline`: grow to a million events.")
@@ -728,15 +729,19 @@ def bench(
 ) -> None:
     """Measure: `bus` is the embedded bus beside bare SQLite inserts of the same bytes.
 
-    `pipeline` is the load harness, on a real Kafka broker; half an hour.
+    `pipeline` is the load harness, on a real Kafka broker, `matching` the engine beside other
+    solvers; half an hour each.
     """
     if name == "pipeline":
         _bench_pipeline(events, stage, soak, as_json)
         return
+    if name == "matching":
+        _bench_matching(stage, as_json)
+        return
     from deploy.bench.bus import bench_bus
 
     if name != "bus":
-        fail(f"There is no benchmark {name!r}.", "Choose bus or pipeline.")
+        fail(f"There is no benchmark {name!r}.", "Choose bus, pipeline or matching.")
     with err.status("Measuring …"):
         result = run(bench_bus())
     if as_json:
@@ -746,6 +751,22 @@ def bench(
     for field, value in result.model_dump().items():
         table.add_row(field, f"{value:,.4g}" if isinstance(value, float) else str(value))
     out.print(table)
+
+
+def _bench_matching(stages: list[str] | None, as_json: bool) -> None:
+    try:
+        from tests.load.matching.bench import DEFAULT, STAGES, bench_matching
+        from tests.load.report import print_stages
+    except ModuleNotFoundError:
+        fail("This benchmark is not part of the package.", "Run it in a checkout: make bench")
+    if unknown := sorted(set(stages or ()) - set(STAGES)):
+        fail(f"There is no stage {unknown[0]!r}.", f"Choose from {', '.join(STAGES)}.")
+    with err.status("Measuring …") as status:
+        measured = bench_matching(stages or DEFAULT, status.update)
+    if as_json:
+        show(measured.model_dump(mode="json"))
+    else:
+        print_stages(measured.stages, out)
 
 
 def _bench_pipeline(events: int, stages: list[str] | None, soak: bool, as_json: bool) -> None:

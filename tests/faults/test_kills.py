@@ -36,13 +36,6 @@ def _dies_and_recovers(name: str, hit: int, folder: Path, undisturbed: DemoRun) 
     _must_equal(run, undisturbed)
 
 
-@pytest.mark.timeout(300)
-def test_a_kill_where_delivery_repeats_loses_and_doubles_nothing(
-    tmp_path: Path, undisturbed: DemoRun
-) -> None:
-    _dies_and_recovers("relay.after_publish", 60, tmp_path, undisturbed)
-
-
 # Early hits strike while people enroll, late ones in the middle of sessions and feedback.
 @pytest.mark.long
 @pytest.mark.timeout(300)

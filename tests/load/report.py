@@ -1,5 +1,7 @@
 """Printing a run of the benchmark."""
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +21,12 @@ def print_bench(bench: PipelineBench, out: Console) -> None:
         f"medians of {bench.options.repetitions} runs in turns",
         highlight=False,
     )
-    for stage in bench.stages:
+    print_stages(bench.stages, out)
+
+
+def print_stages(stages: Iterable[Stage], out: Console) -> None:
+    """Print each stage's figures."""
+    for stage in stages:
         _print_stage(stage, out)
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from services.matching.engine.model import Candidate
+from services.matching.engine.solve import solve_dense
 from shared.messaging.parsing import parse
 from tests.load.events import history
+from tests.load.matching.pools import POLICY, SHAPES, Shape, pool
 from tests.load.measure import Budget, Figure, Percentiles
 from tests.load.pipeline import STAGES, Options, bench_pipeline
 from tests.support.servers import KafkaCluster
@@ -89,3 +92,12 @@ async def test_every_stage_measures_something(kafka: KafkaCluster) -> None:
     if (TOOLS / "peers").is_dir():
         (peers,) = (stage for stage in bench.stages if stage.name == "peers")
         assert not [note for note in peers.notes if "was not run" in note]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_drawn_company_is_valid_the_same_again_and_can_be_matched(shape: Shape) -> None:
+    drawn = list(pool(60, 50, 1, shape))
+
+    assert drawn == list(pool(60, 50, 1, shape))
+    assert drawn == [Candidate.model_validate(one.model_dump()) for one in drawn]
+    assert solve_dense(drawn, POLICY, 1).matched.mentees > 0

@@ -22,7 +22,7 @@ from services.matching.engine.pairs import pair_scores
 Longs = NDArray[np.int64]
 
 TOLERANCE_PER_MILLE = 1
-_SCALE = 4
+SCALE = 4
 """Parts of a point that prices are counted in."""
 _KEEP = 64
 _SAMPLE = 4_000
@@ -68,11 +68,11 @@ def assign(inst: Instance, kernels: Kernels) -> Assignment:
     rounds.look(prices, _KEEP)
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
-    rounds.bid(bonus, 2 * _SCALE)
+    rounds.bid(bonus, 2 * SCALE)
     rounds.look(rounds.prices(), _KEEP)
     bonus = 0
     for _ in range(_MOST_ROUNDS):
-        rounds.bid(bonus, _SCALE)
+        rounds.bid(bonus, SCALE)
         prices = rounds.prices()
         missed = rounds.widen()
         rounds.look(prices, _KEEP)
@@ -93,7 +93,7 @@ def _first_guess(inst: Instance, kernels: Kernels) -> tuple[Ints, int]:
     smaller, sampled = sample(inst, _SAMPLE)
     rounds = _Rounds(smaller, kernels)
     rounds.look(np.zeros(len(sampled), dtype=np.int32), _KEEP_OF_SAMPLE)
-    rounds.bid(_LARGE_BONUS, 2 * _SCALE)
+    rounds.bid(_LARGE_BONUS, 2 * SCALE)
     _, columns, scores = rounds.matching()
     prices = rounds.prices()
     gains = np.sort(scores - prices[columns])
@@ -137,7 +137,7 @@ class _Rounds:
             (self._pairs % self._width).astype(np.int32),
             np.diff(np.searchsorted(self._pairs, rows * self._width)),
         )
-        values = (self._scores.astype(np.int64) + bonus) * _SCALE
+        values = (self._scores.astype(np.int64) + bonus) * SCALE
         starts, objects = lists.starts, lists.values
         if len(self._row_of) > len(rows) - 1:
             # A mentor with several places bids once for each.
@@ -153,7 +153,7 @@ class _Rounds:
     def prices(self) -> Ints:
         """Return what each column's cheapest seat costs, in points, rounded up."""
         cheapest = np.minimum.reduceat(self._seat_prices, self._seat_starts[:-1])
-        return (-(-cheapest // _SCALE)).astype(np.int32)
+        return (-(-cheapest // SCALE)).astype(np.int32)
 
     def widen(self) -> int:
         """Make the matching as large as it can be; return how many pairs that took."""

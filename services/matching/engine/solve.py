@@ -24,7 +24,7 @@ from services.matching.engine.score import Points, term_points
 from shared.events.pairs import RoleCounts
 from shared.events.programs import ScoreTerm
 
-_DENSE = 2_500 * 2_500
+DENSE = 2_500 * 2_500
 """Up to here all pairs at once are faster than looking for the good ones, and proved optimal."""
 
 _EXACT = 2**53  # up to here every integer has its own float64
@@ -45,7 +45,7 @@ def solve(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
     whole company: run it off the event loop. Raises ValueError for a repeated participant.
     """
     places = sum(person.capacity for person in pool if person.role != "mentee")
-    if places * sum(person.role != "mentor" for person in pool) > _DENSE:
+    if places * sum(person.role != "mentor" for person in pool) > DENSE:
         return solve_large(pool, policy, seed)
     return solve_dense(pool, policy, seed)
 
