@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -753,14 +753,18 @@ def bench(
     out.print(table)
 
 
+def _must_be_known(stages: list[str] | None, known: Collection[str]) -> None:
+    if unknown := sorted(set(stages or ()) - set(known)):
+        fail(f"There is no stage {unknown[0]!r}.", f"Choose from {', '.join(known)}.")
+
+
 def _bench_matching(stages: list[str] | None, as_json: bool) -> None:
     try:
         from tests.load.matching.bench import DEFAULT, STAGES, bench_matching
         from tests.load.report import print_stages
     except ModuleNotFoundError:
         fail("This benchmark is not part of the package.", "Run it in a checkout: make bench")
-    if unknown := sorted(set(stages or ()) - set(STAGES)):
-        fail(f"There is no stage {unknown[0]!r}.", f"Choose from {', '.join(STAGES)}.")
+    _must_be_known(stages, STAGES)
     with err.status("Measuring …") as status:
         measured = bench_matching(stages or DEFAULT, status.update)
     if as_json:
@@ -777,8 +781,7 @@ def _bench_pipeline(events: int, stages: list[str] | None, soak: bool, as_json: 
     except ModuleNotFoundError:
         fail("This benchmark is not part of the package.", "Run it in a checkout: make bench")
     wanted = [each for each in STAGES if stages is None or each in stages]
-    if unknown := sorted(set(stages or ()) - set(STAGES)):
-        fail(f"There is no stage {unknown[0]!r}.", f"Choose from {', '.join(STAGES)}.")
+    _must_be_known(stages, STAGES)
     options = Options(events=events, stages=tuple(wanted), soak=soak)
     with err.status("Measuring …") as status:
         try:

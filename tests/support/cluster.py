@@ -78,7 +78,7 @@ class Replica(ServerProcess):
         """Return the sum of a metric's samples that have these labels."""
         return sum(
             value
-            for sample, value in _samples(httpx.get(f"{self.address}/metrics", timeout=5).text)
+            for sample, value in _samples(httpx.get(f"{self.address}/metrics", timeout=20).text)
             if sample.partition("{")[0] == name
             and all(f'{label}="{wanted}"' in sample for label, wanted in labels.items())
         )

@@ -11,15 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from services.matching.engine.columns import Ints, Lists
+from services.matching.engine.columns import Ints, Lists, Longs
 from services.matching.engine.estimate import estimated_prices
 from services.matching.engine.instance import NEVER, Instance, sample
 from services.matching.engine.model import MAX_SCORE
 from services.matching.engine.pairs import pair_scores
-
-Longs = NDArray[np.int64]
 
 TOLERANCE_PER_MILLE = 1
 SCALE = 4

@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Generic, TypeVar
@@ -14,10 +14,12 @@ from services.matching.engine.constraints import unknown_fact
 from services.matching.engine.grid import languages
 from services.matching.engine.hours import utc_week
 from services.matching.engine.model import Candidate, UnknownCode
-from services.matching.engine.score import patience
+from services.matching.engine.score import patience, proficiency
 from shared.events.participants import TopicLevel
+from shared.events.programs import PairFormat
 
 Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
 Word = TypeVar("Word")
 
 UNKNOWN = -1
@@ -25,7 +27,7 @@ _FACTS = (
     "may_mentor", "may_be_mentored", "person", "level", "department", "region", "country", "boss",
     "hours", "tongues", "wishes", "format", "capacity", "patience",
 )  # fmt: skip
-FORMATS = (None, "one_to_one", "circle", "mixed")
+FORMATS: tuple[PairFormat | None, ...] = (None, "one_to_one", "circle", "mixed")
 
 
 class Codes(Generic[Word]):
@@ -226,6 +228,5 @@ def draw(seed: int, participant_id: str) -> bytes:
     return hashlib.sha256(f"{seed}\x1f{participant_id}".encode()).digest()
 
 
-def _rated(topics: Codes[str], levels: Iterable[TopicLevel]) -> list[int]:
-    rated = {level.topic_id: level.proficiency for level in levels}
-    return [topics.of(topic) * 8 + proficiency for topic, proficiency in rated.items()]
+def _rated(topics: Codes[str], levels: Sequence[TopicLevel]) -> list[int]:
+    return [topics.of(topic) * 8 + level for topic, level in proficiency(levels).items()]

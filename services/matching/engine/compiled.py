@@ -9,9 +9,8 @@ from typing import TypeVar, cast
 
 import numpy as np
 from numba import njit, prange
-from numpy.typing import NDArray
 
-from services.matching.engine.columns import Ints
+from services.matching.engine.columns import Ints, Longs
 from services.matching.engine.instance import (
     BARRED,
     CROSS_REGION,
@@ -30,7 +29,6 @@ from services.matching.engine.instance import (
 from services.matching.engine.score import DEPARTMENT, FAR_APART, LEVELS
 
 F = TypeVar("F")
-Longs = NDArray[np.int64]
 
 _BLOCK = 1024
 _STRIP = 32
@@ -69,7 +67,7 @@ def _other_way_round(row: int, c: int, rows: Side, columns: Side, t: Tables) -> 
 @_compiled()
 def fill_block(
     row: int, rows: Side, columns: Side, t: Tables, barred: Barred,
-    points: Ints, start: int, end: int, sums: Ints, scores: Ints, far: Ints,
+    points: Ints, start: int, end: int, sums: Ints, scores: Ints,
 ) -> None:  # fmt: skip
     """Write the row's scores with the columns from `start` to `end`, below zero where barred."""
     n = end - start
@@ -102,18 +100,16 @@ def fill_block(
         other = columns.department[c] != department
         place = np.int32(percent[c])
         share = place + np.int32(_STEP) * apart + (department_percent if other else np.int32(0))
-        different = (share * weight) >> 16
         value = (
             points[c]
             + ((sums[x] * coverage) >> 16)
-            + different
+            + ((share * weight) >> 16)
             + ((np.int32(met[c]) * wish) >> 16)
             + ((((patience + columns.patience[c]) >> 1) * waiting) >> 16)
             + (np.int32(0) if other else same)
         )
         allowed = (below >= gap) & (columns.boss[c] != boss) & (place != np.int32(BARRED))
         scores[x] = value if allowed else np.int32(NEVER)
-        far[x] = different
     if t.turns > 1 and rows.turn[row] >= 0:
         for x in range(n):
             if _other_way_round(row, start + x, rows, columns, t):
@@ -160,30 +156,29 @@ def best_columns(
     n_rows, n_columns = len(rows.level), len(columns.level)
     for chunk in prange((n_rows + _CHUNK - 1) // _CHUNK):
         points = np.empty(n_columns, np.int32)
-        open_strips = np.empty((n_columns + _BLOCK - 1) // _BLOCK, np.bool_)
+        open_blocks = np.empty((n_columns + _BLOCK - 1) // _BLOCK, np.bool_)
         sums = np.empty(_BLOCK, np.int32)
         raw = np.empty(_BLOCK, np.int32)
-        far = np.empty(_BLOCK, np.int32)
         keys = np.empty(4 * keep, np.int64)
         hours = tongues = -1
         for row in range(chunk * _CHUNK, min(n_rows, (chunk + 1) * _CHUNK)):
             if rows.hours[row] != hours or rows.tongues[row] != tongues:
                 hours, tongues = rows.hours[row], rows.tongues[row]
                 fill_points(row, rows, columns, t, points)
-                for b in range(len(open_strips)):
+                for b in range(len(open_blocks)):
                     some = False
                     for c in range(b * _BLOCK, min(n_columns, (b + 1) * _BLOCK)):
                         some |= points[c] >= 0
-                    open_strips[b] = some
+                    open_blocks[b] = some
             count = 0
             least = np.int64(NEVER >> 1) << 32
             floor = np.int32(NEVER >> 1)
-            for b in range(len(open_strips)):
-                if not open_strips[b]:
+            for b in range(len(open_blocks)):
+                if not open_blocks[b]:
                     continue
                 start = b * _BLOCK
                 end = min(n_columns, start + _BLOCK)
-                fill_block(row, rows, columns, t, barred, points, start, end, sums, raw, far)
+                fill_block(row, rows, columns, t, barred, points, start, end, sums, raw)
                 for x in range(end - start):
                     raw[x] -= prices[start + x]
                 for strip in range(0, end - start, _STRIP):
@@ -308,7 +303,6 @@ def widen(
     points = np.empty(n_columns, np.int32)
     sums = np.empty(_BLOCK, np.int32)
     scores = np.empty(_BLOCK, np.int32)
-    far = np.empty(_BLOCK, np.int32)
     reached = np.zeros(n_columns, np.bool_)
     reached_row = np.zeros(n_rows, np.bool_)
     by_row = np.full(n_columns, -1, np.int32)
@@ -337,7 +331,7 @@ def widen(
                 if open_columns[b] == 0 or end >= 0:
                     continue
                 start, stop = b * _BLOCK, min(n_columns, (b + 1) * _BLOCK)
-                fill_block(row, rows, columns, t, barred, points, start, stop, sums, scores, far)
+                fill_block(row, rows, columns, t, barred, points, start, stop, sums, scores)
                 for column in range(start, stop):
                     if reached[column] or scores[column - start] < 0:
                         continue

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from services.matching.engine.columns import Ints, Lists
-from services.matching.engine.instance import Side
+from services.matching.engine.columns import Ints
+from services.matching.engine.instance import Side, topics_of
 
 _PART = 256
 _SWEEPS = 4
@@ -20,7 +20,7 @@ def estimated_prices(columns: Side, sampled: NDArray[np.intp], prices: Ints) -> 
     (backfitting: Buja, Hastie, Tibshirani, "Linear smoothers and additive models", 1989), in
     integers, so that every machine makes the same.
     """
-    lists = Lists(columns.keys, np.diff(columns.key_starts))
+    lists = topics_of(columns)
     groups = [
         columns.level - columns.level.min(initial=0), columns.department, columns.hours,
         columns.tongues, columns.site, columns.taste,

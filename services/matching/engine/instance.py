@@ -13,9 +13,11 @@ from services.matching.engine.score import (
     CREDIT,
     LANGUAGE_COMMON,
     LANGUAGE_FIRST,
+    OFFERED,
     PLENTY,
     REGION,
     WISH,
+    content,
 )
 
 NEVER = -(1 << 29)
@@ -207,16 +209,16 @@ def _met(
     wished = np.zeros((len(columns.wished), places + 1), dtype=np.uint8)
     for row, regions in enumerate(columns.wished):
         wished[row, list(regions) if regions else slice(None)] = 1
-    content = np.array(
-        [[kind in (None, "mixed", offer) for offer in ("one_to_one", "circle")] for kind in FORMATS]
-    ).astype(np.uint8)
+    suits = np.array(
+        [[content(wish, offered) for offered in OFFERED] for wish in FORMATS], dtype=np.uint8
+    )
     region, form, circle, wishes = _taste(columns, people)
     met = np.empty((len(others), len(people)), dtype=np.uint8)
     for row, (there, their_form, their_circle, their_wishes) in enumerate(
         zip(*_taste(columns, others), strict=True)
     ):
         offered = circle if mentors else their_circle
-        met[row] = content[form, offered] + content[their_form, offered]
+        met[row] = suits[form, offered] + suits[their_form, offered]
         met[row] += wished[their_wishes, region] + wished[wishes, there]
     return met
 
@@ -325,9 +327,14 @@ def _places(person: Ints, persons: int) -> Lists:
     return Lists(order, np.bincount(person, minlength=persons).astype(np.int64))
 
 
+def topics_of(side: Side) -> Lists:
+    """Return each person's `keys`."""
+    return Lists(side.keys, np.diff(side.key_starts))
+
+
 def part(side: Side, chosen: NDArray[np.intp]) -> Side:
     """Return a side with the chosen people alone; `site`, `taste` and `keys` mean the same."""
-    lists = Lists(side.keys, np.diff(side.key_starts)).of(chosen)
+    lists = topics_of(side).of(chosen)
     return Side(
         people=side.people[chosen],
         hours=side.hours[chosen],

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from services.matching.engine.assignment import Assignment, Kernels, assign
-from services.matching.engine.columns import Columns, Ints, pack
+from services.matching.engine.columns import Columns, pack
 from services.matching.engine.constraints import applied_rules
 from services.matching.engine.instance import RULE_ORDER, Instance, instance, sample, swapped
-from services.matching.engine.model import Candidate, FoundPair, Policy, Result, UnmatchedCode
-from services.matching.engine.pairs import pair_terms
+from services.matching.engine.model import Candidate, Policy, Result, UnmatchedCode
+from services.matching.engine.pairs import found_pairs, mean, pair_terms
 from services.matching.engine.reasons import main_reason
 from shared.events.pairs import RoleCounts
-from shared.events.programs import ScoreTerm
 
 _SAMPLE = 2_000
 
@@ -46,20 +45,19 @@ def solve_large(
     else:
         found = assign(inst, kernels)
     terms = pair_terms(inst, found.rows, found.columns)
-    pairs = _pairs(columns, inst, found, terms, policy)
+    mentors, mentees = _ids(columns, inst, found)
     objective = int(found.scores.sum())
-    matched_mentors, matched_mentees = _ids(columns, inst, found)
     unmatched: dict[str, UnmatchedCode] = dict(columns.unknown)
-    unmatched |= _reasons(columns, inst, policy, kernels, matched_mentors | matched_mentees)
+    unmatched |= _reasons(columns, inst, policy, kernels, {*mentors, *mentees})
     return Result(
-        pairs=pairs,
+        pairs=found_pairs(mentors, mentees, terms, applied_rules(policy)),
         unmatched=dict(sorted(unmatched.items())),
         pool=RoleCounts(mentors=columns.mentors_in_pool, mentees=columns.mentees_in_pool),
-        matched=RoleCounts(mentors=len(matched_mentors), mentees=len(matched_mentees)),
+        matched=RoleCounts(mentors=len(set(mentors)), mentees=len(mentees)),
         objective=objective,
         bound=found.bound,
         gap=1 - objective / found.bound if found.bound else 0.0,
-        mean_dissimilarity=_mean(terms["difference"]),
+        mean_dissimilarity=mean(terms["difference"]),
         mean_dissimilarity_random=_random_dissimilarity(inst, kernels),
     )
 
@@ -84,39 +82,11 @@ def compile_all() -> None:
     solve_large(pool, policy, 0)
 
 
-def _ids(columns: Columns, inst: Instance, found: Assignment) -> tuple[set[str], set[str]]:
-    rows = {columns.ids[person] for person in inst.rows.people[found.rows].tolist()}
-    others = {columns.ids[person] for person in inst.columns.people[found.columns].tolist()}
+def _ids(columns: Columns, inst: Instance, found: Assignment) -> tuple[list[str], list[str]]:
+    """Return the pairs' mentors and mentees."""
+    rows = [columns.ids[person] for person in inst.rows.people[found.rows].tolist()]
+    others = [columns.ids[person] for person in inst.columns.people[found.columns].tolist()]
     return (rows, others) if inst.tables.rows_are_mentors else (others, rows)
-
-
-def _pairs(
-    columns: Columns,
-    inst: Instance,
-    found: Assignment,
-    terms: dict[ScoreTerm, Ints],
-    policy: Policy,
-) -> tuple[FoundPair, ...]:
-    rules = applied_rules(policy)
-    mentors, mentees = inst.rows.people[found.rows], inst.columns.people[found.columns]
-    if not inst.tables.rows_are_mentors:
-        mentors, mentees = mentees, mentors
-    of_mentor: dict[int, list[int]] = {}
-    for place, mentor in enumerate(mentors.tolist()):
-        of_mentor.setdefault(mentor, []).append(place)
-    pairs = []
-    for mentor, places in of_mentor.items():
-        points = {term: int(told[places].sum()) for term, told in terms.items()}
-        pairs.append(
-            FoundPair(
-                mentor_id=columns.ids[mentor],
-                mentee_ids=tuple(sorted(columns.ids[mentees[place]] for place in places)),
-                score=sum(points.values()),
-                terms=points,
-                rules=rules,
-            )
-        )
-    return tuple(sorted(pairs, key=lambda pair: pair.mentor_id))
 
 
 def _reasons(
@@ -143,10 +113,6 @@ def _reasons(
     return found
 
 
-def _mean(points: Ints) -> float | None:
-    return int(points.sum(dtype=np.int64)) / points.size if points.size else None
-
-
 def _random_dissimilarity(inst: Instance, kernels: Kernels) -> float | None:
     """Return the mean points of difference over all eligible pairs among some drawn people."""
     if not len(inst.rows.level) or not len(inst.columns.level):
@@ -156,4 +122,4 @@ def _random_dissimilarity(inst: Instance, kernels: Kernels) -> float | None:
     found, _ = kernels.best_columns(smaller, nobody, len(nobody))
     rows, places = np.nonzero(found >= 0)
     told = pair_terms(smaller, rows.astype(np.int32), found[rows, places])
-    return _mean(told["difference"])
+    return mean(told["difference"])

@@ -1,9 +1,13 @@
-"""The terms of given pairs, out of the columns that the kernels compare."""
+"""Pairs that were found: their terms, and what is told of them."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from services.matching.engine.columns import Ints, Lists
-from services.matching.engine.instance import Instance
+from services.matching.engine.columns import Ints
+from services.matching.engine.instance import Instance, topics_of
+from services.matching.engine.model import FoundPair, RuleCode
 from services.matching.engine.score import DEPARTMENT, FAR_APART, LEVELS
 from shared.events.programs import ScoreTerm
 
@@ -11,7 +15,7 @@ from shared.events.programs import ScoreTerm
 def pair_terms(inst: Instance, rows: Ints, columns: Ints) -> dict[ScoreTerm, Ints]:
     """Return every term's points of the pairs `rows[i]`, `columns[i]`; all must be allowed."""
     r, c, t = inst.rows, inst.columns, inst.tables
-    keys = Lists(r.keys, np.diff(r.key_starts)).of(rows.astype(np.intp))
+    keys = topics_of(r).of(rows)
     owners = keys.owners()
     credit = c.credit[keys.values, columns[owners]]
     tens = np.bincount(owners, weights=credit, minlength=len(rows)).astype(np.int64)
@@ -41,3 +45,36 @@ def pair_scores(inst: Instance, rows: Ints, columns: Ints) -> Ints:
     for points in pair_terms(inst, rows, columns).values():
         total += points
     return total
+
+
+def found_pairs(
+    mentors: Sequence[str],
+    mentees: Sequence[str],
+    terms: Mapping[ScoreTerm, NDArray[np.integer]],
+    rules: tuple[RuleCode, ...],
+) -> tuple[FoundPair, ...]:
+    """Return a pair for each mentor with all of their mentees, by the mentor's id.
+
+    `mentors[i]` has `mentees[i]`, and `terms` says what the two give each other.
+    """
+    places: dict[str, list[int]] = {}
+    for place, mentor in enumerate(mentors):
+        places.setdefault(mentor, []).append(place)
+    pairs = []
+    for mentor, taken in sorted(places.items()):
+        points = {term: int(told[taken].sum()) for term, told in terms.items()}
+        pairs.append(
+            FoundPair(
+                mentor_id=mentor,
+                mentee_ids=tuple(sorted(mentees[place] for place in taken)),
+                score=sum(points.values()),
+                terms=points,
+                rules=rules,
+            )
+        )
+    return tuple(pairs)
+
+
+def mean(points: NDArray[np.integer]) -> float | None:
+    """Return the mean; None of nothing."""
+    return int(points.sum(dtype=np.int64)) / points.size if points.size else None

@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from services.matching.engine.columns import Ints
+from services.matching.engine.columns import Ints, Longs
 from services.matching.engine.instance import (
     BARRED,
     CROSS_REGION,
@@ -23,7 +23,6 @@ from services.matching.engine.instance import (
 )
 from services.matching.engine.score import DEPARTMENT, FAR_APART, LEVELS
 
-Longs = NDArray[np.int64]
 _LAST = (1 << 32) - 1
 
 

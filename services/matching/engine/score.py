@@ -19,6 +19,7 @@ CREDIT = np.array([0, 40, 70, 90, 100], dtype=np.int32)
 DEPARTMENT, REGION, COUNTRY, LEVELS = 40, 30, 15, 30  # percent of difference
 FAR_APART = 5  # levels that count as fully different
 LANGUAGE_COMMON, LANGUAGE_FIRST = 50, 25  # percent of language
+OFFERED: tuple[PairFormat, ...] = ("one_to_one", "circle")
 WISH = 25  # percent of preference, for each of four wishes
 PLENTY = 240  # minutes of common working hours, more are no better
 _LONG = 90  # days of waiting, more count no more
@@ -35,10 +36,9 @@ def term_points(grid: Grid) -> dict[ScoreTerm, Points]:
 
 def topics_covered(mentor: Candidate, mentee: Candidate) -> tuple[str, ...]:
     """Return the ids of what the mentee wants and can learn from the mentor, the most first."""
-    teaches = _proficiency(mentor.teaches)
+    teaches = proficiency(mentor.teaches)
     steps = {
-        topic: teaches.get(topic, 0) - wanted
-        for topic, wanted in _proficiency(mentee.wants).items()
+        topic: teaches.get(topic, 0) - wanted for topic, wanted in proficiency(mentee.wants).items()
     }
     return tuple(
         sorted((topic for topic in steps if steps[topic] > 0), key=lambda t: (-steps[t], t))
@@ -60,12 +60,12 @@ def _coverage_share(grid: Grid) -> Numbers:
     topics = vocabulary(topic.topic_id for mentee in grid.mentees for topic in mentee.wants)
     taught = np.zeros((len(grid.mentors), len(topics)), dtype=np.int32)
     for row, mentor in enumerate(grid.mentors):
-        for topic, level in _proficiency(mentor.teaches).items():
+        for topic, level in proficiency(mentor.teaches).items():
             if topic in topics:
                 taught[row, topics[topic]] = level
     wanted = np.zeros((len(grid.mentees), len(topics)), dtype=np.int32)
     for row, mentee in enumerate(grid.mentees):
-        for topic, level in _proficiency(mentee.wants).items():
+        for topic, level in proficiency(mentee.wants).items():
             wanted[row, topics[topic]] = level
     total = np.zeros(grid.shape, dtype=np.float32)
     for level in range(1, 6):
@@ -90,18 +90,22 @@ def _preference_share(grid: Grid) -> Numbers:
         "circle" if mentor.capacity > 1 else "one_to_one" for mentor in grid.mentors
     ]
     suits_mentor = np.array(
-        [_content(mentor, kind) for mentor, kind in zip(grid.mentors, offered, strict=True)],
+        [
+            content(mentor.preferences.format, kind)
+            for mentor, kind in zip(grid.mentors, offered, strict=True)
+        ],
         dtype=np.int32,
     )
     suits_mentee = np.array(
-        [[_content(mentee, kind) for mentee in grid.mentees] for kind in ("one_to_one", "circle")],
+        [[content(mentee.preferences.format, kind) for mentee in grid.mentees] for kind in OFFERED],
         dtype=np.int32,
     ).reshape(2, -1)[[int(kind == "circle") for kind in offered]]
     return WISH * (suits_mentor[:, None] + suits_mentee + grid.region_wishes_met)
 
 
-def _content(person: Candidate, kind: str) -> bool:
-    return person.preferences.format in (None, "mixed", kind)
+def content(wished: PairFormat | None, offered: PairFormat) -> bool:
+    """Return whether a pair's format suits a wish for one."""
+    return wished in (None, "mixed", offered)
 
 
 def _waiting_share(grid: Grid) -> Numbers:
@@ -119,7 +123,8 @@ def _patience(people: Sequence[Candidate]) -> Numbers:
     return np.array([patience(person) for person in people], dtype=np.int32)
 
 
-def _proficiency(levels: Sequence[TopicLevel]) -> dict[str, int]:
+def proficiency(levels: Sequence[TopicLevel]) -> dict[str, int]:
+    """Return the ratings by topic."""
     return {level.topic_id: level.proficiency for level in levels}
 
 

@@ -1,12 +1,12 @@
 """The round: as many mentees matched as possible, then the highest total score, proved."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from services.matching.engine.columns import draw
 from services.matching.engine.constraints import applied_rules, forbidden, unknown_fact
 from services.matching.engine.grid import Grid, Mask
 from services.matching.engine.large import solve_large
@@ -19,6 +19,7 @@ from services.matching.engine.model import (
     RuleCode,
     UnmatchedCode,
 )
+from services.matching.engine.pairs import found_pairs, mean
 from services.matching.engine.reasons import main_reason
 from services.matching.engine.score import Points, term_points
 from shared.events.pairs import RoleCounts
@@ -31,7 +32,7 @@ _EXACT = 2**53  # up to here every integer has its own float64
 
 
 def solve(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
-    """Match the pool's mentors and mentees under the policy's constraints, exactly.
+    """Match the pool's mentors and mentees under the policy's constraints.
 
     Most mentees matched first, then the highest total score. A mentee is in one pair at most, a
     mentor has at most `capacity` mentees, and who is both may be in a pair of each kind. Among
@@ -104,21 +105,17 @@ def solve_dense(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
         objective=objective,
         bound=objective,
         gap=0.0,
-        mean_dissimilarity=_mean(terms["difference"][rows, columns]),
-        mean_dissimilarity_random=_mean(terms["difference"][allowed]),
+        mean_dissimilarity=mean(terms["difference"][rows, columns]),
+        mean_dissimilarity_random=mean(terms["difference"][allowed]),
     )
 
 
 def _in_drawn_order(pool: Sequence[Candidate], seed: int) -> list[Candidate]:
     # Equal solutions are told apart by the order of rows and columns, so the order is drawn.
-    drawn = sorted(pool, key=lambda person: _draw(seed, person.participant_id))
+    drawn = sorted(pool, key=lambda person: draw(seed, person.participant_id))
     if len({person.participant_id for person in drawn}) < len(drawn):
         raise ValueError("a participant is in the pool twice")
     return drawn
-
-
-def _draw(seed: int, participant_id: str) -> bytes:
-    return hashlib.sha256(f"{seed}\x1f{participant_id}".encode()).digest()
 
 
 def _second_ways(grid: Grid) -> Mask:
@@ -179,23 +176,12 @@ def _pairs(
     rows: NDArray[np.intp],
     columns: NDArray[np.intp],
 ) -> tuple[FoundPair, ...]:
-    rules = applied_rules(grid.policy)
-    members: dict[int, list[int]] = {}
-    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        members.setdefault(row, []).append(column)
-    pairs = []
-    for row, taken in members.items():
-        points = {term: int(matrix[row, taken].sum()) for term, matrix in terms.items()}
-        pairs.append(
-            FoundPair(
-                mentor_id=grid.mentors[row].participant_id,
-                mentee_ids=tuple(sorted(grid.mentees[column].participant_id for column in taken)),
-                score=sum(points.values()),
-                terms=points,
-                rules=rules,
-            )
-        )
-    return tuple(sorted(pairs, key=lambda pair: pair.mentor_id))
+    return found_pairs(
+        [grid.mentors[row].participant_id for row in rows],
+        [grid.mentees[column].participant_id for column in columns],
+        {term: points[rows, columns] for term, points in terms.items()},
+        applied_rules(grid.policy),
+    )
 
 
 def assess(mentor: Candidate, mentees: Sequence[Candidate], policy: Policy) -> FoundPair:
@@ -213,7 +199,3 @@ def _count(
 ) -> None:
     for person, count in zip(people, counts.tolist(), strict=True):
         tally[person.participant_id][code] += count
-
-
-def _mean(points: Points) -> float | None:
-    return int(points.sum(dtype=np.int64)) / points.size if points.size else None

@@ -18,6 +18,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -216,7 +217,7 @@ class Campaign:
             self.outcome.restarts = self.restarts - restarts
             evidence = await self._evidence(counted, noted)
             self.outcome.duplicates = sum(
-                max(0, now - counted["duplicate"].get(place, 0))
+                max(0, int(now - counted["duplicate"].get(place, 0)))
                 for place, now in (await self._counters())["duplicate"].items()
             )
             wanted = await self.reference.kpis_after(self.at_step)
@@ -377,14 +378,14 @@ class Campaign:
 
     async def _counters(
         self, replicas: Sequence[Replica] = ()
-    ) -> dict[str, dict[tuple[str, int], int]]:
+    ) -> dict[str, dict[tuple[str, int], float]]:
         """Return by outcome, service and process how much was consumed, by all if none is named."""
-        found: dict[str, dict[tuple[str, int], int]] = {"applied": {}, "duplicate": {}}
-        async with httpx.AsyncClient(timeout=20) as client:
-            for replica in replicas or self.cluster.all:
-                text = (await client.get(f"{replica.address}/metrics")).text
-                for outcome, by_process in found.items():
-                    by_process[replica.service, replica.pid] = _counted(text, outcome)
+        found: dict[str, dict[tuple[str, int], float]] = {"applied": {}, "duplicate": {}}
+        for replica in replicas or self.cluster.all:
+            for outcome, by_process in found.items():
+                by_process[replica.service, replica.pid] = await self.run(
+                    partial(replica.metric, "upward_consumed_total", outcome=outcome)
+                )
         return found
 
     def _noted(self) -> dict[str, int]:
@@ -399,7 +400,7 @@ class Campaign:
         )  # fmt: skip
 
     async def _evidence(
-        self, counted: dict[str, dict[tuple[str, int], int]], noted: dict[str, int]
+        self, counted: dict[str, dict[tuple[str, int], float]], noted: dict[str, int]
     ) -> Evidence:
         evidence = self._empty()
         records = await self.topics.read()
@@ -613,14 +614,6 @@ async def background(work: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncI
 async def _offsets(client: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
     found = await client.list_consumer_group_offsets(group)
     return {place: meta.offset for place, meta in found.items() if meta.offset >= 0}
-
-
-def _counted(metrics: str, outcome: str) -> int:
-    return sum(
-        int(float(line.rpartition(" ")[2]))
-        for line in metrics.splitlines()
-        if line.startswith("upward_consumed_total{") and f'outcome="{outcome}"' in line
-    )
 
 
 def mount(folder: Path) -> None:

@@ -2,25 +2,18 @@
 
 import random
 from collections.abc import Iterator
-from datetime import date
 from typing import Literal, get_args
 
-from services.matching.engine.model import Candidate, Policy
+from services.matching.engine.model import Candidate
 from shared.events.participants import Preferences, TopicLevel, WorkingHours
+from tests.unit.matching.builders import policy
 
 Shape = Literal[
     "usual", "tight", "few_languages", "one_department", "one_zone", "unknown_levels", "circles"
 ]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
-POLICY = Policy(
-    min_level_gap=2,
-    cross_department=True,
-    different_boss=True,
-    cross_region=True,
-    min_overlap_minutes=60,
-    term_middle=date(2026, 7, 1),
-)
+POLICY = policy()
 
 _ZONES = {
     "Europe/London": ("emea", "GB", 20),

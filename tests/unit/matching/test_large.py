@@ -18,7 +18,7 @@ from services.matching.engine.model import Candidate, Policy
 from services.matching.engine.plain import Plain, row_scores
 from services.matching.engine.score import term_points
 from services.matching.engine.solve import solve_dense
-from shared.events.participants import Preferences, WorkingHours
+from tests.load.matching.pools import pool as drawn
 from tests.unit.matching.builders import mentee, mentor, policy, topics
 from tests.unit.matching.oracle import may_pair, score
 from tests.unit.matching.strategies import POLICIES, check_near, people
@@ -27,37 +27,13 @@ KERNELS: list[Kernels] = [Compiled(), Plain()]
 
 
 def crowd(mentors: int, mentees: int, seed: int, **fields: object) -> list[Candidate]:
-    """Return a pool in which about two of five pairs are allowed."""
-    luck = random.Random(seed)
-    zones = ["Europe/London", "Asia/Kolkata", "America/New_York", "Asia/Kathmandu"]
-
-    def person(name: str, side: str) -> Candidate:
-        skills = {t: luck.randint(2, 5) for t in luck.sample("abcdefghij", luck.randint(1, 4))}
-        told = {
-            "level": luck.choice([4, 5, 6] if side == "mentor" else [1, 2, 3]),
-            "department": f"d{luck.randrange(12)}",
-            "region": luck.choice(["emea", "apac", None]),
-            "country": luck.choice(["GB", "IN", "US"]),
-            "timezone": luck.choice(zones),
-            "manager_chain": (f"boss-{luck.randrange(30)}", f"person-s{luck.randrange(mentees)}"),
-            "former_partners": (f"person-s{luck.randrange(mentees)}",) * luck.randrange(2),
-            "languages": tuple(luck.sample(["en", "fr", "hi"], luck.randint(1, 2))),
-            "working_hours": WorkingHours(start=luck.choice(["08:30", "09:00", "11:00"])),
-            "preferences": Preferences(
-                format=luck.choice([None, "mixed", "circle", "one_to_one"]),
-                regions=tuple(luck.sample(["emea", "apac"], luck.choice([0, 1, 2]))),
-            ),
-            "waited_days": luck.randrange(120),
-            "declines": luck.randrange(3),
-        }
-        if side == "mentor":
-            return mentor(name, teaches=topics(**skills), **(told | fields))
-        wants = {topic: level - 1 for topic, level in skills.items()}
-        return mentee(name, wants=topics(**wants), **told)
-
+    """Return a drawn company, some of whose regions are unknown; `fields` are its mentors'."""
     return [
-        *(person(f"m{number}", "mentor") for number in range(mentors)),
-        *(person(f"s{number}", "mentee") for number in range(mentees)),
+        one.model_copy(
+            update=(fields if one.role == "mentor" else {})
+            | ({} if number % 7 else {"region": None})
+        )
+        for number, one in enumerate(drawn(mentors, mentees, seed))
     ]
 
 
