@@ -118,7 +118,8 @@ class _Rounds:
 
     def look(self, prices: Ints, keep: int) -> None:
         """Look at all pairs and remember, for each row, those that are best at these prices."""
-        keep = min(keep, self._width)
+        # The bound counts the best of as many columns as a row has places: all of them are kept.
+        keep = min(max(keep, 2 * int(self._inst.row_seats.max(initial=1))), self._width)
         found, scores = self._kernels.best_columns(self._inst, prices, keep)
         self._nets = np.where(found >= 0, scores - prices[found], NEVER)
         known = found >= 0

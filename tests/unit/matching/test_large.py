@@ -194,6 +194,15 @@ def test_a_pool_of_hundreds_is_within_the_tolerance_of_the_optimum() -> None:
     assert found.gap <= 0.002
 
 
+@pytest.mark.parametrize("places", [20, 100])
+def test_the_bound_holds_for_mentors_of_many_places(places: int) -> None:
+    pool = crowd(6, 8 * places, 5, capacity=places)
+    found, exact = solve_large(pool, policy(), 1), solve_dense(pool, policy(), 1)
+    assert found.matched.mentees == exact.matched.mentees
+    assert found.objective <= exact.objective <= found.bound
+    assert found.gap <= 0.002
+
+
 def test_who_could_be_matched_is_although_others_would_have_more_points() -> None:
     # Each mentor suits two mentees, next to each other in a row: all fit if each takes the first.
     pool = [mentee(f"s{n}", wants=topics(ai=1 + n % 4)) for n in range(12)]
