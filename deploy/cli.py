@@ -453,6 +453,11 @@ def contracts_check() -> None:
     out.print("The contract is in step with the code and compatible with all it ever was.")
 
 
+def _must_have_folder(file: Path) -> None:
+    if not file.parent.is_dir():
+        fail(f"There is no folder {file.parent}.", "Make it, or name another.")
+
+
 def _log(data: Path) -> Path:
     log = DataFolder(data).log
     if not log.exists():
@@ -463,8 +468,7 @@ def _log(data: Path) -> Path:
 @events_app.command("export")
 def events_export(file: Path, data: MaybeData = None) -> None:
     """Write every event as CloudEvents JSON, one a line, in log order."""
-    if not file.parent.is_dir():
-        fail(f"There is no folder {file.parent}.", "Make it, or name another.")
+    _must_have_folder(file)
     with err.status("Exporting …"):
         if _on_cluster(data):
             from deploy.cluster.event_log import export_events as export_from_cluster
@@ -626,6 +630,8 @@ def match_files(
     """Match a pool of candidates (NDJSON) under a policy, as a round would; POOL may come first."""
     from deploy.matching import FileError, match
 
+    _must_have_folder(pairs)
+    _must_have_folder(report)
     try:
         with err.status("Matching …"):
             told = match(pool, policy, seed, pairs, report)
@@ -649,6 +655,7 @@ def match_pool(
     """Make a pool of a roster's people: their lines and places are real, their skills drawn."""
     from deploy.matching import FileError, make_pool
 
+    _must_have_folder(pool)
     try:
         count = make_pool(roster, pool, mentors=mentors, mentees=mentees, seed=seed)
     except FileError as error:

@@ -47,6 +47,21 @@ def test_a_roster_becomes_a_pool_and_a_pool_pairs_the_same_each_time(
     assert (pairs.read_bytes(), report.read_bytes()) == first
 
 
+@pytest.mark.parametrize("missing", ["--out", "--report"])
+def test_a_folder_that_is_not_there_is_named_before_anything_is_solved(
+    tmp_path: Path, policy: Path, missing: str
+) -> None:
+    pool = tmp_path / "pool"
+    pool.write_text(ALONE)
+    files = {"--out": str(tmp_path / "pairs"), "--report": str(tmp_path / "report")}
+    files[missing] = str(tmp_path / "nowhere" / "file")
+    rest = ["--policy", str(policy), *(word for pair in files.items() for word in pair)]
+    done = CliRunner().invoke(app, ["match", str(pool), *rest])
+    assert done.exit_code == 1
+    assert "There is no folder" in done.stderr
+    assert set(tmp_path.iterdir()) == {policy, pool}
+
+
 ALONE = '{"participant_id": "a", "person_id": "a", "role": "mentor"}\n'
 
 
