@@ -200,10 +200,10 @@ async def keep_report(tx: Transaction, report: RosterImport) -> RosterImport:
 
 async def store_people(tx: Transaction, people: Sequence[Person]) -> tuple[int, int]:
     """Write the new and the changed people of an import; return how many of each."""
-    await tx.prefetch(Person, [person.id for person in people])
+    stored = await tx.get_many(Person, [person.id for person in people])
     added = changed = 0
     for person in people:
-        known = await tx.get(Person, person.id)
+        known = stored.get(person.id)
         if known is None:
             added += 1
             tx.put(person)

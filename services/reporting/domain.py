@@ -1,19 +1,26 @@
 """The facts behind the figures: what is known of each aggregate, in whatever order it came. Pure.
 
 A fact never depends on the order in which it learned: of what can be said again it keeps the word
-of the newest aggregate version, and of what adds up it keeps counts. Its `contribution` is a pure
-function of it, so the buckets are the sum over all facts, however they came about.
+of the newest aggregate version, and of what adds up it keeps counts. What it adds to the buckets
+(`add_to`) is a pure function of it, so they are the sum over all facts, however they came about.
 """
 
 import math
-from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.reporting.kpis.bucket import SCORE_UNIT, WAITED, WHOLE, Cell, Contribution
+from services.reporting.kpis.bucket import (
+    ALL,
+    SCORE_UNIT,
+    WAITED,
+    WHOLE,
+    Cell,
+    Cells,
+    Contribution,
+)
 from shared.clock import Instant
 from shared.errors import InvalidInputError
 from shared.events.feedback import FeedbackSubmitted
@@ -59,18 +66,46 @@ def seconds(moment: datetime) -> int:
 
 
 def month_of(day: date) -> str:
-    """Return the month of a day as YYYY-MM."""
-    return f"{day.year:04}-{day.month:02}"
+    """Return the month of a day, or of a time in its zone, as YYYY-MM."""
+    return _month(day.year, day.month)
+
+
+@lru_cache(maxsize=10_000)
+def _month(year: int, month: int) -> str:
+    return f"{year:04}-{month:02}"
 
 
 @lru_cache(maxsize=10_000)
 def _month_of_day_number(days: int) -> str:
-    return month_of((_EPOCH + timedelta(days=days)).date())
+    return month_of(_EPOCH + timedelta(days=days))
 
 
 def month_of_second(second: int) -> str:
     """Return the UTC month of a second since 1970 as YYYY-MM."""
     return _month_of_day_number(second // _DAY_SECONDS)
+
+
+@lru_cache(maxsize=100)
+def _of_role(role: Role) -> Cells:
+    return Cells((WHOLE, Cell("role", role)))
+
+
+@lru_cache(maxsize=10_000)
+def _of_role_in_month(role: Role, month: str) -> Cells:
+    return Cells((WHOLE, Cell("role", role), Cell("month", month)))
+
+
+@lru_cache(maxsize=100_000)
+def _of_pair(region: str, department: str, month: str) -> Cells:
+    return Cells(
+        (WHOLE, Cell("region", region), Cell("department", department), Cell("month", month))
+    )
+
+
+@lru_cache(maxsize=100_000)
+def _of_pulse(role: Role, region: str, department: str, month: str) -> Cells:
+    of_pair = _of_pair(region, department, month)
+    return Cells((*of_pair.each, Cell("role", role)))
 
 
 class ProgramFact(Document):
@@ -136,14 +171,12 @@ class RosterFact(Document):
             as_of=event.as_of, counted_version=version, employed=event.employed or 0
         )
 
-    def contribution(self) -> Contribution:
-        """Return what the role can draw on."""
-        found = Contribution()
+    def add_to(self, found: Contribution, times: int) -> None:
+        """Add what the role can draw on."""
         if self.as_of is not None:
-            cells = (WHOLE, Cell("role", self.role))
-            found.count(cells, f"rosters.{self.role}")
-            found.count(cells, f"eligible.{self.role}", self.employed)
-        return found
+            cells = _of_role(self.role)
+            found.count(cells, f"rosters.{self.role}", times)
+            found.count(cells, f"eligible.{self.role}", times * self.employed)
 
 
 class ParticipantFact(Document):
@@ -168,16 +201,14 @@ class ParticipantFact(Document):
             known = known.changed(takes_part=takes_part, takes_part_version=version)
         return known
 
-    def contribution(self) -> Contribution:
-        """Return one participant, once in each of their roles."""
-        found = Contribution()
+    def add_to(self, found: Contribution, times: int) -> None:
+        """Add one participant, once in each of their roles."""
         if not self.takes_part or self.role is None:
-            return found
-        found.count([WHOLE], "participants")
+            return
+        found.count(ALL, "participants", times)
         for role in ROLES:
             if self.role in (role, "both"):
-                found.count([WHOLE, Cell("role", role)], f"participants.{role}")
-        return found
+                found.count(_of_role(role), f"participants.{role}", times)
 
 
 class Terms(BaseModel):
@@ -205,14 +236,9 @@ class Terms(BaseModel):
             department=first.department or "unknown",
         )
 
-    def cells(self, month: str) -> tuple[Cell, ...]:
+    def cells(self, month: str) -> Cells:
         """Return the cells that a pair counts in, for something that happened in `month`."""
-        return (
-            WHOLE,
-            Cell("region", self.region),
-            Cell("department", self.department),
-            Cell("month", month),
-        )
+        return _of_pair(self.region, self.department, month)
 
 
 class Turn(BaseModel):
@@ -269,69 +295,92 @@ class PairFact(Document):
 
     def after_session(self, event: SessionHeld) -> Self:
         """Count a session that was held."""
-        month = month_of_second(seconds(event.held_at))
-        return self.changed(held=self.held | {month: self.held.get(month, 0) + 1})
+        month = month_of(event.held_at)
+        return self.changed(held={**self.held, month: self.held.get(month, 0) + 1})
 
-    def contribution_since(self, before: Self) -> Contribution:
-        """Return what the pair adds now beyond what it added before, sessions being most of it."""
-        same = all(
-            getattr(self, name) is getattr(before, name) for name in _PAIR_FACTS_BUT_SESSIONS
-        )
-        if not same or self.terms is None or self.started_at is None:
-            return self.contribution().minus(before.contribution())
-        found = Contribution()
-        for month, sessions in self.held.items():
-            if more := sessions - before.held.get(month, 0):
-                found.count(self.terms.cells(month), "held", more)
-        return found
-
-    def contribution(self) -> Contribution:
-        """Return the pair's part in waits, acceptance, cadence and rotation."""
-        found = Contribution()
+    def add_since(self, before: Self, found: Contribution) -> None:
+        """Add what the pair adds now beyond what it added before, part by part."""
+        if (
+            self.terms is not before.terms
+            or self.started_at is not before.started_at
+            or self.waited_days is not before.waited_days
+            or self.declined_at is not before.declined_at
+        ):
+            before.add_to(found, -1)
+            self.add_to(found, 1)
+            return
         if self.terms is None:
-            return found
+            return
+        if self.left_at is not before.left_at or self.turns is not before.turns:
+            gone = before._marks()
+            for mark in self._marks():
+                if mark in gone:
+                    gone.remove(mark)
+                else:
+                    self._add_mark(found, self.terms, mark, 1)
+            for mark in gone:
+                self._add_mark(found, self.terms, mark, -1)
+        if self.held is not before.held and self.started_at is not None:
+            for month, sessions in self.held.items():
+                if more := sessions - before.held.get(month, 0):
+                    found.count(self.terms.cells(month), "held", more)
+
+    def add_to(self, found: Contribution, times: int) -> None:
+        """Add the pair's part in waits, acceptance, cadence and rotation."""
+        if self.terms is None:
+            return
         if self.started_at is not None:
             month = month_of_second(self.started_at)
-            self._add_answer(found, self.terms, "accepted", month)
-            self._add_waits(found, self.terms, month)
-            self._add_cadence(found, self.terms, self.started_at)
+            self._add_answer(found, self.terms, "accepted", month, times)
+            self._add_waits(found, self.terms, month, times)
+            for month, sessions in self.held.items():
+                found.count(self.terms.cells(month), "held", times * sessions)
         elif self.declined_at is not None:
-            self._add_answer(found, self.terms, "declined", month_of_second(self.declined_at))
-        if self.left_at is not None:
-            cells = self.terms.cells(month_of_second(self.left_at))
-            found.count(cells, "rotated" if self.rotated else "ended")
-        return found
+            month = month_of_second(self.declined_at)
+            self._add_answer(found, self.terms, "declined", month, times)
+        for mark in self._marks():
+            self._add_mark(found, self.terms, mark, times)
 
     @staticmethod
-    def _add_answer(found: Contribution, terms: Terms, answer: str, month: str) -> None:
+    def _add_answer(found: Contribution, terms: Terms, answer: str, month: str, times: int) -> None:
         if terms.origin in _ANSWERED_ORIGINS:
-            found.count(terms.cells(month), answer)
-            found.see(terms.cells(month), "answerers", terms.mentee_id)
+            cells = terms.cells(month)
+            found.count(cells, answer, times)
+            found.see(cells, "answerers", terms.mentee_id, times)
 
-    def _add_waits(self, found: Contribution, terms: Terms, month: str) -> None:
+    def _add_waits(self, found: Contribution, terms: Terms, month: str, times: int) -> None:
         for participant_id, days in self.waited_days.items():
             role: Role = "mentor" if participant_id == terms.mentor_id else "mentee"
-            cells = (WHOLE, Cell("role", role), Cell("month", month))
-            found.count(cells, f"{WAITED}{days}")
-            found.see(cells, "waiters", participant_id)
+            cells = _of_role_in_month(role, month)
+            found.count(cells, f"{WAITED}{days}", times)
+            found.see(cells, "waiters", participant_id, times)
 
-    def _add_cadence(self, found: Contribution, terms: Terms, started_at: int) -> None:
-        """Add the sessions, and the active time as sums over its starts and its stops.
+    def _marks(self) -> list[tuple[str, int]]:
+        """Return what counts at a moment: the end, and the starts and stops of active time.
 
         The seconds active until a moment t are n·t − Σ starts − (m·t − Σ stops), so they are known
         for every t without looking at any pair again.
         """
-        found.count(terms.cells(month_of_second(started_at)), "began")
+        found: list[tuple[str, int]] = []
         if self.left_at is not None:
-            found.count(terms.cells(month_of_second(max(self.left_at, started_at))), "left")
-        for since, until in self._active(started_at):
-            for name, at in (("starts", since), ("stops", until)):
-                if at is not None:
-                    cells = terms.cells(month_of_second(at))
-                    found.count(cells, name)
-                    found.count(cells, f"{name}_at", at)
-        for month, sessions in self.held.items():
-            found.count(terms.cells(month), "held", sessions)
+            found.append(("rotated" if self.rotated else "ended", self.left_at))
+        if self.started_at is not None:
+            found.append(("began", self.started_at))
+            if self.left_at is not None:
+                found.append(("left", max(self.left_at, self.started_at)))
+            for since, until in self._active(self.started_at):
+                found.append(("starts", since))
+                if until is not None:
+                    found.append(("stops", until))
+        return found
+
+    @staticmethod
+    def _add_mark(found: Contribution, terms: Terms, mark: tuple[str, int], times: int) -> None:
+        name, at = mark
+        counts = found.counts[terms.cells(month_of_second(at))]
+        counts[name] += times
+        if name in {"starts", "stops"}:
+            counts[f"{name}_at"] += times * at
 
     def _active(self, started_at: int) -> list[tuple[int, int | None]]:
         """Return the spans of activity in order, the last one open while the pair is active."""
@@ -354,47 +403,54 @@ class PairFact(Document):
         return spans
 
 
-_PAIR_FACTS_BUT_SESSIONS = PairFact.model_fields.keys() - {"id", "version", "held"}
-
-
 class PersonFact(Document):
-    """How often a person is seen in each cell of a program, so that they count there as one.
+    """Where a person is seen in a program, and how often, so that they count there as one.
 
-    The person is a participant or a respondent. `times` is keyed by measure, dimension and value.
+    The person is a participant or a respondent. `times` is keyed by measure, dimension and value;
+    what is never taken away stands there once.
     """
 
     collection: ClassVar[str] = "people_seen"
 
     times: dict[str, int] = Field(default_factory=dict)
 
-    def seen(self, more: Mapping[tuple[Cell, str], int], found: Contribution) -> Self:
-        """Return the person seen more often, or less; add to `found` where they now count."""
-        times = dict(self.times)
-        for (cell, measure), often in more.items():
-            key = f"{measure}|{cell.kind}|{cell.value}"
-            before = times.get(key, 0)
-            after = before + often
-            if after:
-                times[key] = after
-            else:
-                del times[key]
-            if appeared := (after > 0) - (before > 0):
-                found.counts[cell][measure] += appeared
-        return self.changed(times=times)
+    def seen(self, person: str, found: Contribution) -> Self:
+        """Return the person seen as `found` says; add to it where they appear or disappear."""
+        times, appeared = self.times, found.appeared
+        for cells, measure in found.people_for_good.get(person, ()):
+            for key, cell in _places(cells, measure):
+                if key not in times:
+                    if times is self.times:
+                        times = dict(times)
+                    times[key] = 1
+                    appeared[cell, measure] += 1
+        if more := found.people.get(person):
+            times = dict(times)
+            for (cells, measure), often in more.items():
+                for key, cell in _places(cells, measure):
+                    before = times.get(key, 0)
+                    times[key] = before + often
+                    appeared[cell, measure] += (before + often > 0) - (before > 0)
+            times = {key: often for key, often in times.items() if often}
+        return self if times is self.times or times == self.times else self.changed(times=times)
 
 
-def of_round(event: RoundCompleted, time: datetime) -> Contribution:
-    """Return a round's part in the match rate; a round is told once and never changes."""
-    found = Contribution()
-    month = Cell("month", month_of_second(seconds(time)))
-    for role, pool, matched in (
+@lru_cache(maxsize=100_000)
+def _places(cells: Cells, measure: str) -> tuple[tuple[str, Cell], ...]:
+    return tuple((f"{measure}|{cell.kind}|{cell.value}", cell) for cell in cells.each)
+
+
+def add_round(found: Contribution, event: RoundCompleted, time: datetime) -> None:
+    """Add a round's part in the match rate; a round is told once and never changes."""
+    month = month_of(time)
+    roles: tuple[tuple[Role, int, int], ...] = (
         ("mentor", event.pool.mentors, event.matched.mentors),
         ("mentee", event.pool.mentees, event.matched.mentees),
-    ):
-        cells = (WHOLE, Cell("role", role), month)
+    )
+    for role, pool, matched in roles:
+        cells = _of_role_in_month(role, month)
         found.count(cells, "pooled", pool)
         found.count(cells, "matched", matched)
-    return found
 
 
 def add_response(found: Contribution, event: FeedbackSubmitted) -> None:
@@ -409,17 +465,15 @@ def add_response(found: Contribution, event: FeedbackSubmitted) -> None:
         raise InvalidInputError(
             "Satisfaction is a score from 1 to 5.", code="score_range", field="scores.satisfaction"
         )
-    cells = (
-        WHOLE,
-        Cell("role", event.role),
-        Cell("region", event.region or "unknown"),
-        Cell("department", event.department or "unknown"),
-        Cell("month", month_of(event.submitted_on)),
+    cells = _of_pulse(
+        event.role,
+        event.region or "unknown",
+        event.department or "unknown",
+        month_of(event.submitted_on),
     )
-    amounts = {
-        "pulses": 1,
-        "satisfied": int(score >= _SATISFIED),
-        "score_sum": round(score * SCORE_UNIT),
-    }
-    found.count_all(cells, amounts)
-    found.see(cells, "respondents", event.respondent)
+    counts = found.counts[cells]
+    counts["pulses"] += 1
+    if score >= _SATISFIED:
+        counts["satisfied"] += 1
+    counts["score_sum"] += round(score * SCORE_UNIT)
+    found.see_for_good(cells, "respondents", event.respondent)

@@ -11,7 +11,7 @@ from services.reporting.domain import (
     ProgramFact,
     RosterFact,
     add_response,
-    of_round,
+    add_round,
 )
 from services.reporting.kpis.bucket import Contribution, merge
 from services.reporting.repository import StoredBucket, bucket_id
@@ -52,19 +52,18 @@ async def project(tx: Transaction, said: Said) -> None:
     of_participants: list[tuple[ParticipantTold, int]] = []
     of_rosters: list[tuple[RosterCounted, int]] = []
     for event, envelope in said:
-        # The most frequent ones first: a pattern that does not match costs more than one that does.
-        match event:
-            case FeedbackSubmitted():
-                add_response(changes[event.program_id], event)
-            case SessionHeld() | PairState() | PairEvent():
-                of_pairs.append((event, envelope.aggregateversion))
-            case ParticipantState() | ParticipantEvent():
-                of_participants.append((event, envelope.aggregateversion))
-            case RosterCounted() if event.level_band is None and event.department is None:
-                # Counts of parts of the roster are not used.
-                of_rosters.append((event, envelope.aggregateversion))
-            case RoundCompleted():
-                changes[event.program_id].add(of_round(event, envelope.time))
+        # The most frequent ones first.
+        if isinstance(event, FeedbackSubmitted):
+            add_response(changes[event.program_id], event)
+        elif isinstance(event, SessionHeld | PairState | PairEvent):
+            of_pairs.append((event, envelope.aggregateversion))
+        elif isinstance(event, ParticipantState | ParticipantEvent):
+            of_participants.append((event, envelope.aggregateversion))
+        elif isinstance(event, RoundCompleted):
+            add_round(changes[event.program_id], event, envelope.time)
+        elif isinstance(event, RosterCounted) and event.level_band is event.department is None:
+            # Counts of parts of the roster are not used.
+            of_rosters.append((event, envelope.aggregateversion))
     await _follow_pairs(tx, of_pairs, changes)
     await _follow_participants(tx, of_participants, changes)
     await _follow_rosters(tx, of_rosters, changes)
@@ -75,34 +74,38 @@ async def project(tx: Transaction, said: Said) -> None:
 async def _follow_pairs(
     tx: Transaction, told: Sequence[tuple[PairTold, int]], changes: Changes
 ) -> None:
-    await tx.prefetch(PairFact, [event.pair_id for event, _ in told])
-    before: dict[str, PairFact] = {}
-    now: dict[str, PairFact] = {}
+    before = await tx.get_many(PairFact, [event.pair_id for event, _ in told])
+    now = dict(before)
     for event, version in told:
-        pair = now.get(event.pair_id)
+        pair_id = event.pair_id
+        pair = now.get(pair_id)
         if pair is None:
-            pair = await tx.get(PairFact, event.pair_id)
-            pair = pair or PairFact(id=event.pair_id, program_id=event.program_id)
-            before[pair.id] = pair
+            pair = before[pair_id] = PairFact(id=pair_id, program_id=event.program_id)
         if isinstance(event, SessionHeld):
-            now[pair.id] = pair.after_session(event)
+            now[pair_id] = pair.after_session(event)
         else:
-            now[pair.id] = pair.after(event, version)
+            now[pair_id] = pair.after(event, version)
     for pair_id, pair in now.items():
         if pair is not before[pair_id]:
             tx.put(pair)
-            changes[pair.program_id].add(pair.contribution_since(before[pair_id]))
+            pair.add_since(before[pair_id], changes[pair.program_id])
 
 
 async def _follow_participants(
     tx: Transaction, told: Sequence[tuple[ParticipantTold, int]], changes: Changes
 ) -> None:
-    await tx.prefetch(ParticipantFact, [event.participant_id for event, _ in told])
+    before = await tx.get_many(ParticipantFact, [event.participant_id for event, _ in told])
+    now = dict(before)
     for event, version in told:
-        known = await tx.get(ParticipantFact, event.participant_id) or ParticipantFact(
-            id=event.participant_id, program_id=event.program_id
-        )
-        _replace(tx, known, known.after(event, version), changes)
+        participant_id = event.participant_id
+        fact = now.get(participant_id)
+        if fact is None:
+            fact = before[participant_id] = ParticipantFact(
+                id=participant_id, program_id=event.program_id
+            )
+        now[participant_id] = fact.after(event, version)
+    for participant_id, fact in now.items():
+        _replace(tx, before[participant_id], fact, changes)
 
 
 async def _follow_rosters(
@@ -117,20 +120,24 @@ async def _follow_rosters(
 def _replace(tx: Transaction, known: F, fact: F, changes: Changes) -> None:
     if fact is not known:
         tx.put(fact)
-        changes[fact.program_id].add(fact.contribution().minus(known.contribution()))
+        known.add_to(changes[fact.program_id], -1)
+        fact.add_to(changes[fact.program_id], 1)
 
 
 async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
-    people = {f"{program_id}/{person}": seen for person, seen in change.by_person().items()}
-    await tx.prefetch(PersonFact, people)
-    for document_id, sightings in people.items():
-        known = await tx.get(PersonFact, document_id) or PersonFact(id=document_id)
-        seen = known.seen(sightings, change)
-        _keep(tx, seen, empty=not seen.times)
+    people = {
+        f"{program_id}/{person}": person for person in change.people.keys() | change.people_for_good
+    }
+    before = await tx.get_many(PersonFact, people)
+    for document_id, person in people.items():
+        known = before.get(document_id) or PersonFact(id=document_id)
+        seen = known.seen(person, change)
+        if seen is not known:
+            _keep(tx, seen, empty=not seen.times)
     cells = {bucket_id(program_id, cell): (cell, more) for cell, more in change.by_cell().items()}
-    await tx.prefetch(StoredBucket, cells)
+    kept = await tx.get_many(StoredBucket, cells)
     for document_id, (cell, counts) in cells.items():
-        stored = await tx.get(StoredBucket, document_id) or StoredBucket(
+        stored = kept.get(document_id) or StoredBucket(
             id=document_id, program_id=program_id, kind=cell.kind, value=cell.value
         )
         bucket = stored.changed(counts=merge(stored.counts, counts))

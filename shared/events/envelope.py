@@ -1,14 +1,21 @@
 """The CloudEvents 1.0 envelope: what is in the headers of every record on the bus."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.clock import Instant
+from shared.frozen import of_checked
 
 CONTENT_TYPE: Literal["application/json"] = "application/json"
 _PREFIX = "ce_"
+_MAX_ID = 64
+_MAX_SUBJECT = 200
 
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """A word of a vocabulary that may grow: a reader takes words it does not know as they are."""
@@ -21,7 +28,10 @@ class Event(BaseModel):
     aggregate's id. Unknown fields are ignored, so that a newer producer can add some.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    # JSON has no infinity and no NaN, though some readers of it do.
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     name: ClassVar[str]
     topic: ClassVar[str]
@@ -46,10 +56,10 @@ class Envelope(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     specversion: Literal["1.0"] = "1.0"
-    id: str = Field(min_length=1, max_length=64)
+    id: str = Field(min_length=1, max_length=_MAX_ID)
     source: str = Field(pattern=r"^/upward/[a-z0-9-]+/[a-z]+$")
     type: str = Field(pattern=r"^upward\.[a-z-]+\.v\d+$")
-    subject: str = Field(min_length=1, max_length=200)
+    subject: str = Field(min_length=1, max_length=_MAX_SUBJECT)
     time: Instant
     datacontenttype: Literal["application/json"] = CONTENT_TYPE
     dataschema: str
@@ -69,33 +79,9 @@ class Envelope(BaseModel):
         }
 
     @classmethod
-    def from_headers(cls, headers: Iterable[tuple[str, bytes | None]]) -> "Envelope":
+    def from_headers(cls, headers: Sequence[tuple[str, bytes | None]]) -> "Envelope":
         """Read the binary mode. Raises ValueError (pydantic's too) for anything else."""
-        attributes: dict[str, str] = {}
-        for key, value in headers:
-            name = _ATTRIBUTES.get(key)
-            if name is None and not key.startswith(_PREFIX):
-                continue
-            if name in attributes:
-                msg = f"header {key} comes twice"
-                raise ValueError(msg)
-            if value is None:
-                msg = f"header {key} is null"
-                raise ValueError(msg)
-            try:
-                text = value.decode()
-            except UnicodeDecodeError as error:
-                msg = f"header {key} is not UTF-8"
-                raise ValueError(msg) from error
-            # Others' extensions are none of ours, but whoever sends them broken is not understood.
-            if name is not None:
-                attributes[name] = text
-        # Both have a default for our own producers; a foreign record must say them.
-        for required in ("specversion", "datacontenttype"):
-            if required not in attributes:
-                msg = f"{required} is missing"
-                raise ValueError(msg)
-        return cls.model_validate(attributes)
+        return _read_plain(headers) or cls.model_validate(_attributes(headers))
 
     def to_cloudevent(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return CloudEvents' JSON mode: the attributes and the data in one object."""
@@ -106,6 +92,123 @@ _ATTRIBUTES = {_PREFIX + name: name for name in Envelope.model_fields} | {
     "content-type": "datacontenttype"
 }
 """The attribute that each header holds."""
+
+
+_of_many = itemgetter(
+    "ce_specversion",
+    "ce_source",
+    "ce_type",
+    "content-type",
+    "ce_dataschema",
+    "ce_program",
+    "ce_region",
+)
+_of_one = itemgetter("ce_id", "ce_subject", "ce_time", "ce_aggregateversion")
+_LINKS = ("ce_causationid", "ce_correlationid", "ce_traceparent")
+_REQUIRED = 11
+_TIME = re.compile(rb"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z")
+_VERSION = re.compile(rb"[1-9]\d{0,8}")
+
+
+def _read_plain(headers: Sequence[tuple[str, bytes | None]]) -> Envelope | None:
+    """Return what pydantic would make of headers as our own producers write them, else None.
+
+    Most of an envelope is the same in all records of a producer, and is checked once. It takes two
+    thirds of the time, which is much of what a consumer has to do with an event.
+    """
+    values: dict[str, Any] = dict(headers)
+    try:
+        common = _checked(*_of_many(values))
+        own_id, own_subject, own_time, version = _of_one(values)
+        if common is None or not _TIME.fullmatch(own_time) or not _VERSION.fullmatch(version):
+            return None
+        event_id, subject = own_id.decode(), own_subject.decode()
+        if not (0 < len(event_id) <= _MAX_ID and 0 < len(subject) <= _MAX_SUBJECT):
+            return None
+        moment = datetime.fromisoformat(own_time.decode())
+        links = [values[name].decode() if name in values else None for name in _LINKS]
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
+    if len(headers) != _REQUIRED + 3 - links.count(None):
+        # One comes twice, or is nobody's.
+        return None
+    specversion, source, kind, content_type, schema, program, region = common
+    cause, correlation, traceparent = links
+    return of_checked(
+        Envelope,
+        {
+            "specversion": specversion,
+            "id": event_id,
+            "source": source,
+            "type": kind,
+            "subject": subject,
+            "time": moment,
+            "datacontenttype": content_type,
+            "dataschema": schema,
+            "program": program,
+            "region": region,
+            "aggregateversion": int(version),
+            "causationid": cause,
+            "correlationid": correlation,
+            "traceparent": traceparent,
+        },
+    )
+
+
+@lru_cache(maxsize=4096)
+def _checked(*of_many: bytes) -> tuple[str, ...] | None:
+    """Return what many records have in common, as text, if an envelope can have it."""
+    try:
+        specversion, source, kind, content_type, schema, program, region = texts = tuple(
+            value.decode() for value in of_many
+        )
+        Envelope.model_validate(
+            {
+                "specversion": specversion,
+                "id": "any",
+                "source": source,
+                "type": kind,
+                "subject": "any",
+                "time": "2026-01-01T00:00:00Z",
+                "datacontenttype": content_type,
+                "dataschema": schema,
+                "program": program,
+                "region": region,
+                "aggregateversion": 1,
+            }
+        )
+    except ValueError:
+        return None
+    return texts
+
+
+def _attributes(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+    """Return the attributes among headers. Raises ValueError for the first that can't be read."""
+    attributes: dict[str, str] = {}
+    for key, value in headers:
+        name = _ATTRIBUTES.get(key)
+        if name is None and not key.startswith(_PREFIX):
+            continue
+        if name in attributes:
+            msg = f"header {key} comes twice"
+            raise ValueError(msg)
+        if value is None:
+            msg = f"header {key} is null"
+            raise ValueError(msg)
+        try:
+            text = value.decode()
+        except UnicodeDecodeError as error:
+            msg = f"header {key} is not UTF-8"
+            raise ValueError(msg) from error
+        # Others' extensions are none of ours, but whoever sends them broken is not understood.
+        if name is not None:
+            attributes[name] = text
+    # Both have a default for our own producers; a foreign record must say them.
+    for required in ("specversion", "datacontenttype"):
+        if required not in attributes:
+            msg = f"{required} is missing"
+            raise ValueError(msg)
+    return attributes
 
 
 def data_schema(event_type: str) -> str:

@@ -1,5 +1,6 @@
 """When to stop consuming rather than dead-letter on."""
 
+import itertools
 from collections import deque
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Breaker:
     def __init__(self, limit: DeadLetterLimit) -> None:
         self._limit = limit
         self._row = 0
-        self._window: deque[bool] = deque()
+        self._window: deque[bool] = deque(maxlen=limit.window)
         self._dead = 0
 
     def copy(self) -> "Breaker":
@@ -37,10 +38,20 @@ class Breaker:
     def count(self, *, dead: bool) -> None:
         """Count one record."""
         self._row = self._row + 1 if dead else 0
+        if len(self._window) == self._limit.window:
+            self._dead -= self._window[0]
         self._window.append(dead)
         self._dead += dead
-        if len(self._window) > self._limit.window:
-            self._dead -= self._window.popleft()
+
+    def count_good(self, number: int) -> bool:
+        """Count so many good records, after which there is no verdict either.
+
+        Returns False, and counts nothing, while there are dead letters among the latest records.
+        """
+        if self._dead:
+            return False
+        self._window.extend(itertools.repeat(False, min(number, self._limit.window)))
+        return True
 
     def verdict(self) -> str | None:
         """Return why the consumer must stop, or None."""

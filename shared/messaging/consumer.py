@@ -31,7 +31,7 @@ from shared.events.envelope import Envelope, Event
 from shared.failpoints import failpoint
 from shared.logging import get_logger
 from shared.messaging.breaker import DEFAULT_LIMIT, Breaker, DeadLetterLimit
-from shared.messaging.dead_letters import DeadLetter, RawRecord, bury
+from shared.messaging.dead_letters import DeadLetter, ReceivedRecord, bury
 from shared.messaging.gaps import GapGuard, Positions, RecordsDeletedError
 from shared.messaging.lag import Lag, Offsets
 from shared.messaging.parsing import PermanentError, parse_data, parse_envelope
@@ -48,8 +48,6 @@ BatchHandler = Callable[[Transaction, Sequence[tuple[Any, Envelope]]], Awaitable
 """Takes, in their order, all events of a batch that it is declared for."""
 
 SESSION_TIMEOUT_SECONDS = 45.0
-# One transaction: what many of its events change is written once, and synced to disk once.
-_BATCH = 500
 # FastStream sleeps this long again after each empty poll, blind to what arrives meanwhile: it is
 # the latency of a quiet bus.
 _QUIET_MS = 20
@@ -61,12 +59,15 @@ _STUCK_SECONDS = 120.0
 _MAX_REASON = 500
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Delivery:
-    record: RawRecord
+    record: ReceivedRecord
     envelope: Envelope | None = None
     event: Event | None = None  # None where nobody here wants it, too
     reason: str | None = None  # why it can't be processed
+
+
+_Together = dict[BatchHandler, list[tuple[Event, Envelope]]]
 
 
 class DeadLetterLimitError(Exception):
@@ -147,7 +148,7 @@ class Consumer:
 
         It is called once in a transaction, after the handlers of single events: it can read at once
         what all of them need, and write once what many of them change. If it fails, it gets the
-        same events again one by one. What it emits is linked to no cause.
+        same events again in ever smaller parts. What it emits is linked to no cause.
         """
 
         def register(handler: B) -> B:
@@ -182,7 +183,7 @@ class Consumer:
             *self.topics,
             group_id=self.group,
             batch=True,
-            max_records=_BATCH,
+            max_records=self._store.events_at_once,
             batch_timeout_ms=_QUIET_MS,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.NACK_ON_ERROR,
@@ -209,7 +210,7 @@ class Consumer:
         records = raw if isinstance(raw, tuple) else (raw,)
         try:
             await self._gaps.check(cast("Positions", message.consumer), records)
-            await self.process([_as_raw(record) for record in records])
+            await self.process(records)
             self._failures = 0
             self._progress_at = monotonic()
         except (DeadLetterLimitError, RecordsDeletedError) as error:
@@ -239,43 +240,61 @@ class Consumer:
         """Wait for nothing any more: the service stops."""
         self._leaving.set()
 
-    async def process(self, records: Sequence[RawRecord]) -> None:
-        """Apply a batch in one transaction; if that fails, once more one by one.
+    async def process(self, records: Sequence[ReceivedRecord]) -> None:
+        """Apply a batch in one transaction; if that fails, once more in ever smaller parts.
 
         Raises UnavailableError, StaleWriteError (the batch is to be redelivered; at its last
-        redelivery it is applied one by one instead) and DeadLetterLimitError.
+        redelivery it is applied in parts instead) and DeadLetterLimitError.
         """
         failpoint("consumer.before_apply")
         deliveries = [self._parse(record) for record in records]
         before = self._breaker.copy()
         try:
-            await self._apply_all(deliveries, before)
+            await self._apply_all(deliveries)
         except BaseException:
             # The whole batch comes again, and its dead letters count once.
             self._breaker = before
             raise
         failpoint("consumer.after_apply")
 
-    async def _apply_all(self, deliveries: Sequence[_Delivery], before: Breaker) -> None:
+    async def _apply_all(self, deliveries: Sequence[_Delivery]) -> None:
+        before = self._breaker.copy()
         try:
-            for delivery in deliveries:
-                self._count(dead=delivery.reason is not None)
+            self._count_all(deliveries)
             await self._transact(deliveries)
         except (UnavailableError, DeadLetterLimitError):
             raise
         except Exception as error:
             if isinstance(error, StaleWriteError) and self._failures < _STALE_REDELIVERIES:
                 raise
-            self._breaker = before.copy()
-            for delivery in deliveries:
-                await self._apply_alone(delivery)
+            self._breaker = before
+            await self._apply_in_parts(deliveries)
+
+    async def _apply_in_parts(self, deliveries: Sequence[_Delivery]) -> None:
+        """Apply in halves of halves what failed together: few transactions find one bad event."""
+        if len(deliveries) == 1:
+            await self._apply_alone(deliveries[0])
+            return
+        middle = len(deliveries) // 2
+        for part in (deliveries[:middle], deliveries[middle:]):
+            if len(part) == 1:
+                await self._apply_alone(part[0])
+            else:
+                await self._apply_all(part)
+
+    def _count_all(self, deliveries: Sequence[_Delivery]) -> None:
+        good = all(delivery.reason is None for delivery in deliveries)
+        if good and self._breaker.count_good(len(deliveries)):
+            return
+        for delivery in deliveries:
+            self._count(dead=delivery.reason is not None)
 
     def _count(self, *, dead: bool) -> None:
         self._breaker.count(dead=dead)
         if (verdict := self._breaker.verdict()) is not None:
             raise DeadLetterLimitError(verdict)
 
-    def _parse(self, record: RawRecord) -> _Delivery:
+    def _parse(self, record: ReceivedRecord) -> _Delivery:
         try:
             envelope, kind = parse_envelope(record)
             if not self._handles(kind):
@@ -309,34 +328,38 @@ class Consumer:
     ) -> Counter[str]:
         outcomes = Counter[str]()
         # One look at the inbox for the whole batch, where each is a request to a server.
-        ids = [d.envelope.id for d in deliveries if d.envelope and d.event]
-        await tx.prefetch_inbox(self.group, ids)
-        together: dict[BatchHandler, list[tuple[Event, Envelope]]] = {}
+        # What can't be applied may be once it was mended: it stays new.
+        wanted = [
+            delivery.envelope.id
+            for delivery in deliveries
+            if delivery.reason is None and delivery.envelope and delivery.event
+        ]
+        first_times = iter(await tx.first_times(self.group, wanted))
+        together: _Together = {}
         for delivery in deliveries:
             if delivery.reason is not None:
                 await self._bury(tx, delivery.record, delivery.reason, attempts)
                 outcomes["dead_letter"] += 1
+            elif delivery.envelope is None or delivery.event is None:
+                outcomes["skipped"] += 1
+            elif not next(first_times):
+                outcomes["duplicate"] += 1
             else:
-                outcomes[await self._handle(tx, delivery, together)] += 1
+                outcomes["applied"] += 1
+                if not self._put_together(delivery.event, delivery.envelope, together):
+                    await self._handle(tx, delivery.event, delivery.envelope)
         await self._handle_together(tx, together)
         return outcomes
 
-    async def _handle(
-        self,
-        tx: Transaction,
-        delivery: _Delivery,
-        together: dict[BatchHandler, list[tuple[Event, Envelope]]],
-    ) -> str:
-        """Apply a delivery, or put it to those of its batch handler; return what became of it."""
-        envelope, event = delivery.envelope, delivery.event
-        if envelope is None or event is None:
-            return "skipped"
-        if not await tx.first_time(self.group, envelope.id):
-            return "duplicate"
-        batch_handler = self._batch_handlers.get(type(event))
-        if batch_handler is not None:
-            together.setdefault(batch_handler, []).append((event, envelope))
-            return "applied"
+    def _put_together(self, event: Event, envelope: Envelope, together: _Together) -> bool:
+        """Put an event to those of its batch handler, if it has one."""
+        handler = self._batch_handlers.get(type(event))
+        if handler is None:
+            return False
+        together.setdefault(handler, []).append((event, envelope))
+        return True
+
+    async def _handle(self, tx: Transaction, event: Event, envelope: Envelope) -> None:
         trace = Trace(
             correlation_id=envelope.correlationid,
             causation_id=envelope.id,
@@ -344,12 +367,9 @@ class Consumer:
         )
         with traced(trace):
             await _kept_in(self._handlers[type(event)](tx, event, envelope))
-        return "applied"
 
     @staticmethod
-    async def _handle_together(
-        tx: Transaction, together: dict[BatchHandler, list[tuple[Event, Envelope]]]
-    ) -> None:
+    async def _handle_together(tx: Transaction, together: _Together) -> None:
         for handler, events in together.items():
             await _kept_in(handler(tx, events))
 
@@ -388,7 +408,9 @@ class Consumer:
                 await self._transact([replace(delivery, reason=reason)], attempt)
                 return
 
-    async def _bury(self, tx: Transaction, record: RawRecord, reason: str, attempts: int) -> None:
+    async def _bury(
+        self, tx: Transaction, record: ReceivedRecord, reason: str, attempts: int
+    ) -> None:
         await bury(
             tx,
             record,
@@ -408,10 +430,16 @@ class Consumer:
         delivery = self._parse(letter.raw())
         if delivery.reason is not None:
             raise PermanentError(delivery.reason)
+        envelope, event = delivery.envelope, delivery.event
+        if envelope is None or event is None:
+            raise PermanentError("nothing here handles this event")
         try:
-            together: dict[BatchHandler, list[tuple[Event, Envelope]]] = {}
-            outcome = await self._handle(tx, delivery, together)
-            await self._handle_together(tx, together)
+            # Applied already, though not by this delivery: there is nothing left to do.
+            if (await tx.first_times(self.group, [envelope.id]))[0]:
+                together: _Together = {}
+                if not self._put_together(event, envelope, together):
+                    await self._handle(tx, event, envelope)
+                await self._handle_together(tx, together)
         except (UnavailableError, StaleWriteError):
             raise
         except UpwardError as error:
@@ -419,8 +447,6 @@ class Consumer:
         except Exception as error:
             self._log.error("handler_failed", exc_info=error, topic=letter.topic)
             raise PermanentError(f"unexpected {type(error).__name__}") from error
-        if outcome == "skipped":
-            raise PermanentError("nothing here handles this event")
         return tx.put(
             letter.changed(state="retried", attempts=letter.attempts + 1, last_at=self._clock.now())
         )
@@ -486,17 +512,6 @@ async def _kept_in(handling: Awaitable[None]) -> None:
             raise
         msg = "a cancellation leaked out of a handler"
         raise RuntimeError(msg) from None
-
-
-def _as_raw(record: Record) -> RawRecord:
-    return RawRecord(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        value=record.value,
-        headers=tuple(record.headers),
-    )
 
 
 async def _clean_headers(

@@ -3,9 +3,8 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from shared.clock import Instant, format_instant
 from shared.events.topics import dead_letter_topic
@@ -18,8 +17,24 @@ _MAX_HEADERS = 256 * 1024
 Headers = Sequence[tuple[str, bytes | None]]
 
 
-@dataclass(frozen=True)
-class RawRecord:
+class ReceivedRecord(Protocol):
+    """What a record is read from, such as the client's own."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class RawRecord(NamedTuple):
     """A record as it came from the bus."""
 
     topic: str
@@ -71,7 +86,7 @@ def _decode(value: str | None) -> bytes | None:
 
 async def bury(
     tx: Transaction,
-    record: RawRecord,
+    record: ReceivedRecord,
     *,
     service: str,
     group: str,

@@ -6,20 +6,22 @@ from pydantic import ValidationError
 from shared.events.envelope import Envelope, Event
 from shared.events.registry import EVENTS_BY_TYPE
 from shared.events.topics import MAX_EVENT_BYTES
-from shared.messaging.dead_letters import RawRecord
+from shared.messaging.dead_letters import ReceivedRecord
+
+_N, _I = b"NI"  # found in a tenth of the time that the words take
 
 
 class PermanentError(Exception):
     """The record can never be processed as it is; the message says why and quotes no content."""
 
 
-def parse(record: RawRecord) -> tuple[Envelope, Event]:
+def parse(record: ReceivedRecord) -> tuple[Envelope, Event]:
     """Return the event of a record. Raises PermanentError with a reason that quotes no content."""
     envelope, kind = parse_envelope(record)
     return envelope, parse_data(record, envelope, kind)
 
 
-def parse_envelope(record: RawRecord) -> tuple[Envelope, type[Event]]:
+def parse_envelope(record: ReceivedRecord) -> tuple[Envelope, type[Event]]:
     """Return the envelope and the class of the data, which is not read yet. Raises as above."""
     if record.value is None:
         raise PermanentError("tombstone: the record has no value")
@@ -41,17 +43,28 @@ def parse_envelope(record: RawRecord) -> tuple[Envelope, type[Event]]:
     return envelope, kind
 
 
-def parse_data(record: RawRecord, envelope: Envelope, kind: type[Event]) -> Event:
+def parse_data(record: ReceivedRecord, envelope: Envelope, kind: type[Event]) -> Event:
     """Return the data of a record whose envelope was read. Raises as above."""
+    value = record.value or b""
+    # What reads JSON for pydantic takes NaN and Infinity for numbers; JSON has neither.
+    if (_N in value or _I in value) and (b"NaN" in value or b"Infinity" in value):
+        _check_json(value)
     try:
-        event = kind.model_validate(orjson.loads(record.value or b""))
-    except orjson.JSONDecodeError as error:
-        raise PermanentError("data: not JSON") from error
+        # As `model_validate_json` does, whose own work would be a third of it.
+        event: Event = kind.__pydantic_validator__.validate_json(value)
     except ValidationError as error:
+        _check_json(value)
         raise PermanentError(f"data: {_rules(error)}") from error
     if event.subject != envelope.subject or event.program_id != envelope.program:
         raise PermanentError("envelope and data name different subjects or programs")
     return event
+
+
+def _check_json(value: bytes) -> None:
+    try:
+        orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise PermanentError("data: not JSON") from error
 
 
 def _rules(error: ValidationError) -> str:

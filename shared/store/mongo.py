@@ -29,6 +29,10 @@ class MongoStore:
     a request for each collection. All options of the connection travel in the URI.
     """
 
+    # MongoDB advises against transactions of more than a thousand changes, and replicas that change
+    # the same documents wait for each other.
+    events_at_once = 500
+
     def __init__(self, uri: str, *, database: str, service: str, region: str, clock: Clock) -> None:
         self.service = service
         self._uri = uri

@@ -13,6 +13,7 @@ from typing import ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from shared.events.envelope import Event
+from shared.frozen import of_checked
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,8 @@ class Document(BaseModel):
     version: int = 0
 
     def changed(self, **fields: object) -> Self:
-        """Return a copy with these fields; validated when it is stored and read back.
-
-        `model_copy` does the same four times as slowly, twice for every write of every service.
-        """
-        twin = self.__class__.__new__(self.__class__)
-        object.__setattr__(twin, "__dict__", {**self.__dict__, **fields})
-        object.__setattr__(twin, "__pydantic_fields_set__", self.model_fields_set | fields.keys())
-        object.__setattr__(twin, "__pydantic_extra__", None)
-        object.__setattr__(twin, "__pydantic_private__", None)
-        return twin
+        """Return a copy with these fields; validated when it is stored and read back."""
+        return of_checked(type(self), {**self.__dict__, **fields})
 
 
 Scalar = str | int | float | bool | datetime | None
@@ -177,16 +170,18 @@ class Transaction(Reader, Protocol):
         """Publish bytes as they are (a dead letter) if the transaction commits."""
         ...
 
-    async def first_time(self, group: str, event_id: str) -> bool:
-        """Record that `group` applies this event; False if it already did (the inbox)."""
+    async def first_times(self, group: str, event_ids: Sequence[str]) -> list[bool]:
+        """Record that `group` applies these events (the inbox).
+
+        Returns for each of them, in their order, whether it was not applied before.
+        """
         ...
 
-    async def prefetch(self, kind: type[Document], document_ids: Collection[str]) -> None:
-        """Read these documents at once, so that `get` need not ask the store for each."""
-        ...
+    async def get_many(self, kind: type[D], document_ids: Collection[str]) -> dict[str, D]:
+        """Return, by id, those of the documents that there are.
 
-    async def prefetch_inbox(self, group: str, event_ids: Collection[str]) -> None:
-        """Look these events up at once, so that `first_time` need not ask the store for each."""
+        They are read at once, and `get` asks the store for none of these ids again.
+        """
         ...
 
 
@@ -255,6 +250,11 @@ class Lease(Protocol):
 
 class Store(Reader, Protocol):
     """A service's own documents. Nobody else reads them."""
+
+    @property
+    def events_at_once(self) -> int:
+        """How many events a consumer should apply in one transaction where so many wait."""
+        ...
 
     @property
     def outbox(self) -> Outbox:

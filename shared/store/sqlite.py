@@ -175,6 +175,9 @@ class SqliteStore:
     so no lock is held while a handler runs.
     """
 
+    # What many events change is read and written once; nobody else wants it meanwhile.
+    events_at_once = 2000
+
     def __init__(self, path: Path, *, service: str, region: str, clock: Clock) -> None:
         self.path = path
         self.service = service

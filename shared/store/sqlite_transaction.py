@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import defaultdict
 from datetime import UTC, datetime
 
 from shared.clock import format_instant
@@ -21,8 +22,16 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
     """
     for kind in dict.fromkeys(key[0] for key in (*commit.deletes, *commit.puts)):
         _write_kind(connection, commit, kind)
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for group, event_id in commit.inbox:
+        groups[group].append(event_id)
     try:
-        connection.executemany("INSERT INTO inbox VALUES (?, ?)", commit.inbox)
+        for group, event_ids in groups.items():
+            # One statement for thousands of ids takes a third of the time that as many take.
+            connection.execute(
+                "INSERT INTO inbox SELECT ?, value FROM json_each(?)",
+                (group, json.dumps(event_ids)),
+            )
     except sqlite3.IntegrityError as error:
         raise StaleWriteError("another delivery of the same event was applied meanwhile") from error
     committed_at = format_instant(datetime.now(UTC))

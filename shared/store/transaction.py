@@ -3,7 +3,7 @@
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from shared.clock import Clock, format_instant
 from shared.errors import TooLargeError, raise_not_found
@@ -19,6 +19,7 @@ D = TypeVar("D", bound=Document)
 ATTEMPTS = 30
 """How often a transaction runs before a stale write reaches its caller."""
 
+_UNREAD = object()
 _AGGREGATE_VERSION = "ce_aggregateversion"
 
 
@@ -71,7 +72,9 @@ class Commit:
     def encode(self) -> None:
         """Make the bodies. Raises ValueError for a document that could not be read back."""
         for key, document in self.puts.items():
-            self.bodies[key] = document.model_dump_json(warnings="error")
+            # As `model_dump_json` does, without its own part of each call.
+            body = document.__pydantic_serializer__.to_json(document, warnings="error")
+            self.bodies[key] = body.decode()
 
 
 class SnapshotReads(Reader, Protocol):
@@ -88,21 +91,17 @@ class BufferedTransaction:
     def __init__(self, origin: Origin, reads: SnapshotReads) -> None:
         self._origin = origin
         self._reads = reads
-        self._loaded: dict[tuple[type[Document], str], Document | None] = {}
-        self._applied: dict[tuple[str, str], bool] = {}
+        self._loaded: dict[tuple[type[Document], str], object] = {}
         self.commit = Commit()
 
     async def get(self, kind: type[D], document_id: str) -> D | None:
         key = (kind, document_id)
         if key in self.commit.deletes:
             return None
-        written = self.commit.puts.get(key)
-        if isinstance(written, kind):
-            return written
-        if key in self._loaded:
-            loaded = self._loaded[key]
-            return loaded if isinstance(loaded, kind) else None
-        return await self._reads.get(kind, document_id)
+        known = self.commit.puts.get(key) or self._loaded.get(key, _UNREAD)
+        if known is _UNREAD:
+            return await self._reads.get(kind, document_id)
+        return cast("D | None", known)
 
     async def require(self, kind: type[D], document_id: str) -> D:
         document = await self.get(kind, document_id)
@@ -110,13 +109,24 @@ class BufferedTransaction:
             raise_not_found(kind.__name__.lower(), document_id)
         return document
 
-    async def prefetch(self, kind: type[Document], document_ids: Collection[str]) -> None:
+    async def get_many(self, kind: type[D], document_ids: Collection[str]) -> dict[str, D]:
         wanted = tuple(dict.fromkeys(document_ids))
         if not wanted:
-            return
-        found = await self._reads.find(kind, {"id": In(wanted)}, limit=len(wanted))
-        self._loaded |= dict.fromkeys((kind, document_id) for document_id in wanted)
-        self._loaded |= {(kind, document.id): document for document in found}
+            return {}
+        loaded = self._loaded
+        for document_id in wanted:
+            loaded[kind, document_id] = None
+        found: dict[str, D] = {}
+        for document in await self._reads.find(kind, {"id": In(wanted)}, limit=len(wanted)):
+            loaded[kind, document.id] = found[document.id] = document
+        if self.commit:
+            for document_id in wanted:
+                own = await self.get(kind, document_id)
+                if own is not None:
+                    found[document_id] = own
+                else:
+                    found.pop(document_id, None)
+        return found
 
     async def find(
         self,
@@ -237,17 +247,16 @@ class BufferedTransaction:
             )
         )
 
-    async def first_time(self, group: str, event_id: str) -> bool:
-        key = (group, event_id)
-        if key in self.commit.inbox:
-            return False
-        applied = self._applied.get(key)
-        if applied is None:
-            applied = bool(await self._reads.seen(group, (event_id,)))
-        if not applied:
-            self.commit.inbox[key] = None
-        return not applied
-
-    async def prefetch_inbox(self, group: str, event_ids: Collection[str]) -> None:
+    async def first_times(self, group: str, event_ids: Sequence[str]) -> list[bool]:
+        if not event_ids:
+            return []
         seen = await self._reads.seen(group, event_ids)
-        self._applied |= {(group, event_id): event_id in seen for event_id in event_ids}
+        inbox = self.commit.inbox
+        found: list[bool] = []
+        for event_id in event_ids:
+            key = (group, event_id)
+            new = event_id not in seen and key not in inbox
+            if new:
+                inbox[key] = None
+            found.append(new)
+        return found

@@ -256,7 +256,7 @@ async def test_nothing_is_committed_when_the_handler_raises(store: Store) -> Non
     async def fail(tx: Transaction) -> None:
         tx.put(Card(id="c"))
         tx.emit(closed("p"))
-        assert await tx.first_time("g", "e")
+        assert await tx.first_times("g", ["e"]) == [True]
         raise LookupError
 
     with pytest.raises(LookupError):
@@ -264,10 +264,10 @@ async def test_nothing_is_committed_when_the_handler_raises(store: Store) -> Non
     assert await store.get(Card, "c") is None
     assert await store.outbox.pending(10) == []
 
-    async def first(tx: Transaction) -> bool:
-        return await tx.first_time("g", "e")
+    async def first(tx: Transaction) -> list[bool]:
+        return await tx.first_times("g", ["e"])
 
-    assert await store.transact(first)
+    assert await store.transact(first) == [True]
 
 
 async def test_a_refused_commit_tells_nothing(store: Store) -> None:
@@ -470,7 +470,7 @@ def versions(records: list[Envelope]) -> dict[str, list[int]]:
 
 async def waiting(store: Store, limit: int = 1000) -> list[Envelope]:
     return [
-        Envelope.from_headers((name, text.encode()) for name, text in record.headers)
+        Envelope.from_headers([(name, text.encode()) for name, text in record.headers])
         for record in await store.outbox.pending(limit)
     ]
 
@@ -591,17 +591,26 @@ async def test_raw_records_go_out_as_they_are_and_outside_any_version(store: Sto
 
 
 async def test_an_event_is_new_once_to_each_group(store: Store) -> None:
-    async def twice(tx: Transaction, group: str) -> tuple[bool, bool]:
-        return await tx.first_time(group, "e"), await tx.first_time(group, "e")
+    async def twice(tx: Transaction, group: str) -> list[bool]:
+        return await tx.first_times(group, ["e", "e"]) + await tx.first_times(group, ["f", "e"])
 
-    assert await store.transact(twice, "g") == (True, False)
-    assert await store.transact(twice, "g") == (False, False)
-    assert await store.transact(twice, "h") == (True, False)
+    assert await store.transact(twice, "g") == [True, False, True, False]
+    assert await store.transact(twice, "g") == [False, False, False, False]
+    assert await store.transact(twice, "h") == [True, False, True, False]
+
+
+async def test_of_many_events_the_new_ones_are_told(store: Store) -> None:
+    async def look(tx: Transaction, *events: str) -> list[bool]:
+        return await tx.first_times("g", events)
+
+    assert await store.transact(look) == []
+    assert await store.transact(look, "old") == [True]
+    assert await store.transact(look, "new", "old", "new", "other") == [True, False, False, True]
 
 
 async def test_concurrent_deliveries_of_one_event_are_applied_once(store: Store) -> None:
     async def apply(tx: Transaction) -> bool:
-        if not await tx.first_time("g", "e"):
+        if await tx.first_times("g", ["e"]) == [False]:
             return False
         await add_one(tx, "t")
         return True
@@ -611,17 +620,14 @@ async def test_concurrent_deliveries_of_one_event_are_applied_once(store: Store)
     assert (await store.require(Tally, "t")).count == 1
 
 
-async def test_what_is_prefetched_is_what_would_be_read(store: Store) -> None:
-    await store.transact(put_cards, Card(id="a", rank=1), Card(id="b"), Card(id="c"))
+async def test_what_is_got_at_once_is_what_would_be_read(store: Store) -> None:
+    await store.transact(put_cards, Card(id="a", rank=1), Card(id="b"), Card(id="c"), Card(id="d"))
 
-    async def seen(tx: Transaction) -> bool:
-        return await tx.first_time("g", "old")
-
-    assert await store.transact(seen)
-
-    async def batch(tx: Transaction) -> list[bool]:
-        await tx.prefetch_inbox("g", ["old", "new", "new"])
-        await tx.prefetch(Card, ["a", "b", "none", "a"])
+    async def batch(tx: Transaction) -> None:
+        tx.put((await tx.require(Card, "c")).changed(rank=7))
+        tx.delete(await tx.require(Card, "d"))
+        many = await tx.get_many(Card, ["a", "b", "c", "d", "none", "a"])
+        assert {name: card.rank for name, card in many.items()} == {"a": 1, "b": None, "c": 7}
         assert await tx.get(Card, "none") is None
         with pytest.raises(NotFoundError):
             await tx.require(Card, "none")
@@ -631,29 +637,27 @@ async def test_what_is_prefetched_is_what_would_be_read(store: Store) -> None:
         tx.delete(await tx.require(Card, "b"))
         assert await tx.get(Card, "b") is None
         assert (await tx.require(Card, "c")).id == "c"
-        return [await tx.first_time("g", event) for event in ("old", "new", "new", "other")]
 
-    assert await store.transact(batch) == [False, True, False, True]
+    await store.transact(batch)
     assert await ids(store, {}) == ["a", "c"]
 
 
-async def test_a_prefetch_of_nothing_reads_nothing(store: Store) -> None:
+async def test_of_no_ids_there_are_no_documents(store: Store) -> None:
     async def nothing(tx: Transaction) -> None:
-        await tx.prefetch(Card, [])
-        await tx.prefetch_inbox("g", [])
+        assert await tx.get_many(Card, []) == {}
         assert await tx.get(Card, "c") is None
 
     await store.transact(nothing)
 
 
-async def test_a_stale_prefetched_document_runs_the_handler_again(store: Store) -> None:
+async def test_a_stale_document_of_many_runs_the_handler_again(store: Store) -> None:
     await store.transact(add_one, "t")
     runs = 0
 
     async def slow(tx: Transaction) -> int:
         nonlocal runs
         runs += 1
-        await tx.prefetch(Tally, ["t"])
+        await tx.get_many(Tally, ["t"])
         if runs == 1:
             await store.transact(add_one, "t")
         return await add_one(tx, "t")
@@ -664,7 +668,7 @@ async def test_a_stale_prefetched_document_runs_the_handler_again(store: Store) 
 
 async def test_clearing_forgets_documents_and_one_group_s_inbox(store: Store) -> None:
     async def seen(tx: Transaction, group: str) -> bool:
-        return not await tx.first_time(group, "e")
+        return await tx.first_times(group, ["e"]) == [False]
 
     await store.transact(put_cards, Card(id="c", tags=("x",)))
     await store.transact(add_one, "t", 1)

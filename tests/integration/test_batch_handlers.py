@@ -91,6 +91,19 @@ async def test_what_a_batch_handler_refuses_holds_up_nobody(
     assert letter.reason.endswith("Not this one.")
 
 
+async def test_one_bad_event_among_many_costs_few_transactions(
+    store: SqliteStore, consumer: Consumer
+) -> None:
+    people = [f"p{number}" for number in range(1000)]
+    people[700] = REFUSED
+    await consumer.process([told(Paused, person) for person in people])
+
+    parts = await calls(store, "paused")
+    assert [person for part in parts for person in part] == people[:700] + people[701:]
+    assert len(parts) <= 10
+    assert len(await store.find(DeadLetter)) == 1
+
+
 async def test_a_dead_letter_of_a_batch_handler_is_applied_when_it_is_retried(
     store: SqliteStore, consumer: Consumer
 ) -> None:

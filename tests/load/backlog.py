@@ -17,7 +17,7 @@ from shared.events.registry import EVENTS_BY_TYPE
 from tests.load.bench_platform import BenchPlatform, rewind, until
 
 _BATCH = 500
-_LOOK_SECONDS = 0.005
+_LOOK_SECONDS = 0.01
 _OUTCOMES = ("applied", "duplicate", "skipped", "dead_letter")
 _SERVICE = "reporting"
 

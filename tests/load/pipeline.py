@@ -2,6 +2,7 @@
 
 import asyncio
 import cProfile
+import gc
 import itertools
 import os
 import platform
@@ -153,6 +154,9 @@ async def bench_pipeline(
         await create_topics(kafka.bootstrap)
         records = list(history(options.events))
         await publish(kafka.bootstrap, records)
+        # What the harness holds is none of the services' business, nor of their collector's.
+        gc.collect()
+        gc.freeze()
         bench = _Bench(
             options=options,
             folder=folder,

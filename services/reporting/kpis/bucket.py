@@ -1,10 +1,10 @@
 """Mergeable state: counters by name, a commutative group under `merge`. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, Self, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
 
-G = TypeVar("G")
 K = TypeVar("K")
 
 Bucket = Mapping[str, int]
@@ -52,65 +52,62 @@ def histogram(bucket: Bucket, prefix: str) -> list[tuple[int, int]]:
     )
 
 
-class Contribution:
-    """What facts add to their program's buckets.
+@dataclass(frozen=True, eq=False, slots=True)
+class Cells:
+    """The cells in which the same things count. Its identity is its key: make it seldom."""
 
-    `counts` are added as they are. `people` says how often a person is seen under a measure of a
-    cell: however often, they count there as one.
+    each: tuple[Cell, ...]
+
+
+ALL = Cells((WHOLE,))
+Sighting = tuple[Cells, str]
+"""The cells in which a person was seen, and the measure under which."""
+
+
+class Contribution:
+    """What many facts add to their program's buckets, or take away with `times` of -1.
+
+    `counts` are summed by the cells that they share and spread over them once, in `by_cell`: of a
+    batch's events many count in the same ones. `people` says how often a person is seen under a
+    measure of cells: however often, they count there as one. Those of `people_for_good` are never
+    taken away, so how often they were seen need not be known. `appeared` is what that comes to: by
+    how much the number of people under a measure of a cell changes.
     """
 
     def __init__(self) -> None:
-        self.counts: defaultdict[Cell, defaultdict[str, int]] = defaultdict(_zeros)
-        self.people: defaultdict[str, defaultdict[tuple[Cell, str], int]] = defaultdict(_zeros)
+        self.counts: defaultdict[Cells, defaultdict[str, int]] = defaultdict(_zeros)
+        self.people: defaultdict[str, defaultdict[Sighting, int]] = defaultdict(_zeros)
+        self.people_for_good: defaultdict[str, set[Sighting]] = defaultdict(set)
+        self.appeared: defaultdict[tuple[Cell, str], int] = defaultdict(int)
 
-    def count(self, cells: Iterable[Cell], measure: str, amount: int = 1) -> None:
+    def count(self, cells: Cells, measure: str, amount: int = 1) -> None:
         """Add an amount in each of the cells."""
-        for cell in cells:
-            self.counts[cell][measure] += amount
+        self.counts[cells][measure] += amount
 
-    def count_all(self, cells: Iterable[Cell], amounts: Bucket) -> None:
-        """Add several amounts in each of the cells."""
-        for cell in cells:
-            counts = self.counts[cell]
-            for measure, amount in amounts.items():
-                counts[measure] += amount
-
-    def see(self, cells: Iterable[Cell], measure: str, person: str) -> None:
+    def see(self, cells: Cells, measure: str, person: str, times: int = 1) -> None:
         """Count a person in each of the cells."""
-        seen = self.people[person]
-        for cell in cells:
-            seen[cell, measure] += 1
+        self.people[person][cells, measure] += times
 
-    def add(self, other: "Contribution", times: int = 1) -> None:
-        """Add what another one adds, so many times; -1 takes it away."""
-        for cell, counts in other.counts.items():
-            for measure, amount in counts.items():
-                self.counts[cell][measure] += times * amount
-        for person, sightings in other.people.items():
-            for sighting, often in sightings.items():
-                self.people[person][sighting] += times * often
-
-    def minus(self, other: "Contribution") -> Self:
-        """Take away what another one adds; returns itself."""
-        self.add(other, -1)
-        return self
+    def see_for_good(self, cells: Cells, measure: str, person: str) -> None:
+        """Count a person in each of the cells, never to be taken away."""
+        self.people_for_good[person].add((cells, measure))
 
     def by_cell(self) -> dict[Cell, Bucket]:
         """Return the counts as a bucket for each cell that changes."""
-        return _without_zeros(self.counts)
-
-    def by_person(self) -> dict[str, Mapping[tuple[Cell, str], int]]:
-        """Return how much more, or less, often each person is seen, where that changes."""
-        return _without_zeros(self.people)
+        spread: defaultdict[Cell, defaultdict[str, int]] = defaultdict(_zeros)
+        for cells, counts in self.counts.items():
+            for cell in cells.each:
+                total = spread[cell]
+                for measure, amount in counts.items():
+                    total[measure] += amount
+        for (cell, measure), amount in self.appeared.items():
+            spread[cell][measure] += amount
+        found = {
+            cell: {measure: amount for measure, amount in total.items() if amount}
+            for cell, total in spread.items()
+        }
+        return {cell: bucket for cell, bucket in found.items() if bucket}
 
 
 def _zeros() -> "defaultdict[K, int]":
     return defaultdict(int)
-
-
-def _without_zeros(groups: Mapping[G, Mapping[K, int]]) -> dict[G, Mapping[K, int]]:
-    found = {
-        group: {key: amount for key, amount in amounts.items() if amount}
-        for group, amounts in groups.items()
-    }
-    return {group: amounts for group, amounts in found.items() if amounts}

@@ -23,7 +23,7 @@ from arroyo.types import (  # type: ignore[import-not-found]  # the same
     Topic,
 )
 
-from tests.load.peers.work import BATCH, TOPIC, Item, Ledger, Task, read
+from tests.load.peers.work import TOPIC, Item, Ledger, Task, read
 
 _BATCH_SECONDS = 0.2
 
@@ -39,7 +39,7 @@ class CountPulses(ProcessingStrategyFactory):  # type: ignore[misc]  # not insta
         self, commit: Commit, partitions: Mapping[Partition, int]
     ) -> ProcessingStrategy:
         write = RunTask(self._write, CommitOffsets(commit))
-        return RunTask(_read, BatchStep(BATCH, _BATCH_SECONDS, write))
+        return RunTask(_read, BatchStep(self._task.batch, _BATCH_SECONDS, write))
 
     def _write(self, message: Message) -> None:
         items: list[Item] = [each.payload for each in message.payload]

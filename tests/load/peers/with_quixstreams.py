@@ -8,7 +8,7 @@ from quixstreams.sinks import (  # type: ignore[import-not-found]  # the same
     SinkBatch,
 )
 
-from tests.load.peers.work import BATCH, TOPIC, Item, Ledger, Task, read
+from tests.load.peers.work import TOPIC, Item, Ledger, Task, read
 
 
 class LedgerSink(BatchingSink):  # type: ignore[misc]  # not installed where mypy runs
@@ -37,7 +37,7 @@ def main() -> None:
         consumer_group=task.group,
         auto_offset_reset="earliest",
         auto_create_topics=False,
-        commit_every=BATCH,
+        commit_every=task.batch,
         loglevel="ERROR",
     )
     topic = application.topic(TOPIC, value_deserializer="bytes", key_deserializer="bytes")

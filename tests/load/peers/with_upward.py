@@ -14,7 +14,7 @@ from shared.clock import SystemClock
 from shared.events.envelope import Envelope
 from shared.events.feedback import FeedbackSubmitted
 from shared.messaging.consumer import Consumer
-from shared.messaging.dead_letters import RawRecord
+from shared.messaging.dead_letters import ReceivedRecord
 from shared.store.mongo import MongoStore
 from shared.store.port import Document, Store, Transaction
 from shared.store.sqlite import SqliteStore
@@ -46,7 +46,7 @@ async def main() -> None:
     class CountingConsumer(Consumer):
         """Notes what is stored after each batch."""
 
-        async def process(self, records: Sequence[RawRecord]) -> None:
+        async def process(self, records: Sequence[ReceivedRecord]) -> None:
             await super().process(records)
             if task.count(len(records)):
                 finished.set()
@@ -57,9 +57,9 @@ async def main() -> None:
     @consumer.on_batch(FeedbackSubmitted)
     async def count(tx: Transaction, said: Sequence[tuple[FeedbackSubmitted, Envelope]]) -> None:
         counts = Counter(bucket_of(event) for event, _ in said)
-        await tx.prefetch(Bucket, counts)
+        known = await tx.get_many(Bucket, counts)
         for name, more in counts.items():
-            bucket = await tx.get(Bucket, name) or Bucket(id=name)
+            bucket = known.get(name) or Bucket(id=name)
             tx.put(bucket.changed(count=bucket.count + more))
 
     broker = KafkaBroker(task.kafka, logger=None, allow_auto_create_topics=False)

@@ -16,9 +16,6 @@ from shared.events.feedback import FeedbackSubmitted
 from shared.events.topics import FEEDBACK
 
 TOPIC = FEEDBACK
-BATCH = 500
-"""How much those that work in batches take at once."""
-
 Item = tuple[str, str]
 """An event's id and the bucket that it counts in."""
 
@@ -110,6 +107,11 @@ class Task:
         """The server's URI and the database, where the store is not a file."""
         uri, _, database = self.store.rpartition("|")
         return (uri, database) if uri else None
+
+    @property
+    def batch(self) -> int:
+        """How much those that work in batches take at once: as much as Upward does."""
+        return 2000 if self.mongodb is None else 500
 
     def ledger(self) -> Ledger:
         """Open the store."""

