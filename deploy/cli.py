@@ -626,15 +626,24 @@ def match_files(
     pairs: Annotated[Path, typer.Option("--out", dir_okay=False, help="The pairs, NDJSON.")],
     report: Annotated[Path, typer.Option("--report", dir_okay=False, help="The rest, JSON.")],
     seed: Annotated[int, typer.Option("--seed", help="What chooses among equals.")] = 1,
+    limit: Annotated[
+        float | None, typer.Option("--limit", min=0, help="Seconds; then the best so far.")
+    ] = None,
 ) -> None:
     """Match a pool of candidates (NDJSON) under a policy, as a round would; POOL may come first."""
     from deploy.matching import FileError, match
+    from services.matching.engine.watch import Progress, Watch
 
     _must_have_folder(pairs)
     _must_have_folder(report)
     try:
-        with err.status("Matching …"):
-            told = match(pool, policy, seed, pairs, report)
+        with err.status("Reading …") as status:
+
+            def hear(progress: Progress) -> None:
+                gap = "" if progress.gap is None else f", gap {progress.gap:.3%}"
+                status.update(f"{progress.done:.0%}, {progress.stage}{gap} …")
+
+            told = match(pool, policy, seed, pairs, report, Watch(hear, limit))
     except FileError as error:
         fail(str(error), "services/matching/README.md has the format.")
     err.print(

@@ -15,6 +15,7 @@ from services.enrollment.domain import manager_chain
 from services.enrollment.roster import parse
 from services.matching.engine.model import Candidate, Policy, Result
 from services.matching.engine.solve import solve
+from services.matching.engine.watch import Watch
 from shared.errors import UpwardError
 from shared.events.participants import TopicLevel, WorkingHours
 
@@ -59,7 +60,7 @@ def _checked(kind: type[M], told: bytes | Json, where: str) -> M:
         raise FileError(f"{where}: {place + ': ' if place else ''}{first['msg']}") from error
 
 
-def match(pool: Path, policy: Path, seed: int, out: Path, report: Path) -> Json:
+def match(pool: Path, policy: Path, seed: int, out: Path, report: Path, watch: Watch) -> Json:
     """Solve a pool and write its pairs, one a line, and the report; return the report.
 
     Raises FileError for a file that can't be used and for a repeated participant; nothing is
@@ -67,7 +68,7 @@ def match(pool: Path, policy: Path, seed: int, out: Path, report: Path) -> Json:
     """
     rules = read_policy(policy)
     try:
-        result = solve(list(read_pool(pool)), rules, seed)
+        result = solve(list(read_pool(pool)), rules, seed, watch)
     except ValueError as error:
         raise FileError(f"{pool}: {error}") from error
     out.write_text("".join(json.dumps(asdict(pair)) + "\n" for pair in result.pairs))
@@ -86,6 +87,7 @@ def report_of(result: Result, policy: Policy, seed: int) -> Json:
         "objective": result.objective,
         "bound": result.bound,
         "gap": result.gap,
+        "limited": result.limited,
         "mean_dissimilarity": result.mean_dissimilarity,
         "mean_dissimilarity_random": result.mean_dissimilarity_random,
         "unmatched": result.unmatched_counts(),

@@ -22,6 +22,7 @@ _STOP_SECONDS = 6.0
 _TELL_SECONDS = 5.0
 # How often a replica that may not run jobs asks whether it may now.
 _ASK_SECONDS = 3.0
+_KEEP_SECONDS = 3.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -88,7 +89,12 @@ class Scheduler:
             if not await self._lease.hold():
                 self._refused_at = monotonic()
                 return
-            if not await self._run_all(self._jobs, now):
+            keeping = asyncio.create_task(self._keep_lease())
+            try:
+                done = await self._run_all(self._jobs, now)
+            finally:
+                keeping.cancel()
+            if not done:
                 return
             # Whoever set a simulated clock waits to be told of this very moment.
             stands = self._clock.now() == now > self._told
@@ -97,6 +103,14 @@ class Scheduler:
                 self._told = now
         except UnavailableError as error:
             self._log.warning("scheduler_waits", error=error.detail)
+
+    async def _keep_lease(self) -> None:
+        """Hold the lease while jobs run that take longer than it lasts: a company's round."""
+        while True:
+            await asyncio.sleep(_KEEP_SECONDS)
+            # Without it the jobs go on: two holders do no harm.
+            with contextlib.suppress(UnavailableError):
+                await self._lease.hold()
 
     async def _run_all(self, jobs: Sequence[Job], now: datetime) -> bool:
         failed = False

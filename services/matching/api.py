@@ -8,7 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.matching import access, handlers
 from services.matching.domain.pair import Pair, PairStatus
 from services.matching.domain.pool import PoolMember, WaitingCode
-from services.matching.domain.round import Round, RoundFigures, RoundKind, RoundStatus
+from services.matching.domain.round import (
+    Round,
+    RoundFigures,
+    RoundKind,
+    RoundProgress,
+    RoundStatus,
+)
 from services.matching.repository import own_member
 from shared.clock import Instant
 from shared.errors import raise_not_found
@@ -33,8 +39,16 @@ class RoundRequest(BaseModel):
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
 
 
+class ProgressView(BaseModel):
+    """How far a round is: the share of the stage's work, and the best gap so far, if known."""
+
+    stage: str
+    done: float
+    gap: float | None
+
+
 class RoundView(BaseModel):
-    """A round and, once it is completed, how good its result is."""
+    """A round, how far it is while it runs, and then how good its result is."""
 
     round_id: str
     program_id: str
@@ -46,14 +60,21 @@ class RoundView(BaseModel):
     snapshot: str | None
     figures: RoundFigures | None
     failure: str | None
+    progress: ProgressView | None
 
     @classmethod
-    def of(cls, found: Round) -> "RoundView":
+    def of(cls, found: Round, progress: RoundProgress | None = None) -> "RoundView":
         """Return what coordinators see."""
+        told = None
+        if found.status == "running" and progress is not None:
+            told = ProgressView(stage=progress.stage, done=progress.done, gap=progress.gap)
+        elif found.status == "committing" and found.figures is not None:
+            done = found.committed.proposed / max(found.figures.proposed, 1)
+            told = ProgressView(stage="proposing", done=done, gap=found.figures.gap)
         return cls(
             round_id=found.id,
-            **found.model_dump(exclude={"id", "version", "started_at", "figures"}),
-            figures=found.figures,
+            **found.model_dump(include=set(cls.model_fields) - {"round_id", "progress"}),
+            progress=told,
         )
 
 
@@ -141,7 +162,14 @@ def routes() -> APIRouter:
         found = await call.store.get(Round, round_id)
         if found is None or not call.caller.coordinates(found.program_id):
             raise_not_found("round", round_id)
-        return RoundView.of(found)
+        return RoundView.of(found, await call.store.get(RoundProgress, round_id))
+
+    @router.post("/rounds/{round_id}/cancel", response_model=RoundView)
+    async def cancel_round(call: Coordinator, round_id: str) -> Response:
+        """Call a round off that has no result yet."""
+        return await call.answer(
+            200, RoundView.of, handlers.cancel_round, call.caller, call.now, round_id
+        )
 
     @router.get("/pairs")
     async def list_pairs(

@@ -255,6 +255,19 @@ async def request_round(
     return _open_round(tx, program, "round", now, seed)
 
 
+async def cancel_round(tx: Transaction, caller: Principal, now: datetime, round_id: str) -> Round:
+    """Call a round off. Raises RuleViolationError once it has a result."""
+    opened = await tx.get(Round, round_id)
+    if opened is None or not caller.coordinates(opened.program_id):
+        raise_not_found("round", round_id)
+    canceled = opened.cancel(now)
+    if canceled is opened:
+        return opened
+    program = await tx.require(Program, opened.program_id)
+    tx.put(program.finish_round(opened.id))
+    return tx.put(canceled)
+
+
 async def request_rolling_round(tx: Transaction, program_id: str, now: datetime) -> None:
     """Once a day, ask for a round of a rolling program where both sides have somebody."""
     program = await tx.require(Program, program_id)

@@ -7,13 +7,13 @@ from typing import TypeVar
 from services.matching.domain.pair import Pair
 from services.matching.domain.pool import PoolMember
 from services.matching.domain.program import Program
-from services.matching.domain.round import Round
+from services.matching.domain.round import Round, RoundPart, RoundProgress
 from shared.errors import raise_not_found
 from shared.store.port import NO_CONDITIONS, Contains, Document, In, Reader, Where
 
 D = TypeVar("D", bound=Document)
 
-DOCUMENTS: tuple[type[Document], ...] = (Program, PoolMember, Round, Pair)
+DOCUMENTS: tuple[type[Document], ...] = (Program, PoolMember, Round, RoundPart, RoundProgress, Pair)
 
 OPEN_STATUSES = In(("proposed", "active", "paused"))
 LIVING_STATUSES = In(("active", "paused"))

@@ -1,26 +1,38 @@
-"""Running rounds: a snapshot of the pool, a process that solves it, one commit of the result."""
+"""Running rounds: the pool as it is, a process that solves it, its result committed in parts."""
 
 import asyncio
 import contextlib
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from services.matching.domain.pair import Pair, propose
 from services.matching.domain.pool import PoolMember
 from services.matching.domain.program import Program
-from services.matching.domain.round import Round
-from services.matching.engine.model import FoundPair, Result, UnmatchedCode, snapshot_id
-from services.matching.engine.task import RESULT, Task
+from services.matching.domain.round import Round, RoundPart, RoundProgress
+from services.matching.engine.model import FoundPair, Result, Snapshot
+from services.matching.engine.task import OUT_OF_MEMORY, Answer, Order, Task
+from services.matching.engine.watch import Progress
 from services.matching.jobs import for_each
 from services.matching.repository import LIVING_STATUSES, every, pool, require_program
 from shared import metrics
 from shared.clock import Clock, monotonic
 from shared.errors import StaleWriteError, UnavailableError, UpwardError
-from shared.events.pairs import RoleCounts
 from shared.logging import get_logger
 from shared.store.port import AtMost, In, Store, Transaction, Where
+
+T = TypeVar("T")
+Heard = Callable[[Progress], None]
+
+LIMIT_SECONDS = 1800.0
+"""After so long the best that a round has found is its result, whatever its gap."""
+
+_PAIRS_AT_ONCE = 100
+_WAITING_AT_ONCE = 500
+_LOOK_SECONDS = 1.0
+_TURN = 25
 
 
 class SolverError(UpwardError):
@@ -29,21 +41,29 @@ class SolverError(UpwardError):
     code = "solver_failed"
 
 
+class SolverMemoryError(SolverError):
+    """The pool does not fit into the memory that the process may have."""
+
+    code = "solver_memory"
+
+
 @dataclass(frozen=True)
-class _Snapshot:
+class _Found:
     """A pool as a round found it: the task, and what must still be so when it is solved."""
 
-    id: str
+    attempt: int
     task: Task
+    snapshot: str
     configuration: int
-    versions: Mapping[str, int]
+    marks: Mapping[str, str]
 
 
 class RoundRunner:
     """Runs the rounds that were requested, and again those that a crash cut off.
 
-    A round's proposals and its result commit together: there is never half a round. One that is
-    begun again works on the pool of now.
+    A round that was cut off while it was solved is begun again, on the pool of then. Its result is
+    written down before any of it is proposed, so that one that was cut off later goes on where it
+    stood: every proposal is made once.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -57,7 +77,7 @@ class RoundRunner:
             every(
                 self._store,
                 Round,
-                {"status": In(("requested", "running"))},
+                {"status": In(("requested", "running", "committing"))},
                 order_by="requested_at",
             ),
             self._run,
@@ -67,15 +87,9 @@ class RoundRunner:
         """Run a round to its end; one that can't be run fails, so that the next one may."""
         started = monotonic()
         try:
-            done = False
-            while not done:
-                snapshot = await self._store.transact(_begin, opened.id, self._clock.now())
-                if snapshot is None:
-                    return
-                result = await solve_apart(snapshot.task)
-                done = await self._store.transact(
-                    _finish, opened.id, result, snapshot, self._clock.now()
-                )
+            if opened.status != "committing" and not await self._solve(opened.id):
+                return
+            await self._commit(opened.id)
         except (UnavailableError, StaleWriteError):
             raise
         except Exception as error:
@@ -85,9 +99,122 @@ class RoundRunner:
             return
         metrics.ROUND_SECONDS.labels(opened.kind).observe(monotonic() - started)
 
+    async def _solve(self, round_id: str) -> bool:
+        """Find the round's result and write it down; return whether there is one to commit."""
+        while True:
+            now = self._clock.now()
+            begun = await self._store.transact(_begin, round_id, now)
+            if begun is None:
+                return False
+            found = await self._gather(begun, now)
+            result = await self._watched(begun, found.task)
+            if result is None:
+                return False
+            parts = await self._write_down(begun, found, result)
+            settled = await self._store.transact(
+                _settle, begun, found, result, parts, self._clock.now()
+            )
+            # None where the program changed meanwhile: all is found anew.
+            if settled is not None:
+                return settled
 
-async def solve_apart(task: Task) -> Result:
-    """Solve in a process of its own, so that the event loop goes on. Raises SolverError."""
+    async def _gather(self, begun: Round, now: datetime) -> _Found:
+        """Read the pool, page by page: who changes while others are read has another mark when the
+        result is committed, as somebody who changes later has.
+        """
+        program = await require_program(self._store, begun.program_id)
+        policy = program.policy(now)
+        snapshot, lines, marks = Snapshot(), list[bytes](), dict[str, str]()
+        async for member in pool(self._store, program.id):
+            if member.available("mentor") or member.available("mentee"):
+                lines.append(snapshot.add(member.candidate(program, now)))
+                marks[member.id] = member.mark()
+                await _others_turn(len(lines))
+        order = Order(policy=policy, seed=begun.seed, seconds=LIMIT_SECONDS)
+        return _Found(
+            begun.attempt,
+            Task(order, lines),
+            snapshot.id(policy),
+            program.config.version,
+            marks,
+        )
+
+    async def _watched(self, begun: Round, task: Task) -> Result | None:
+        """Solve, and tell how far it is; None where the round was called off meanwhile."""
+        heard: list[Progress] = []
+        solving = asyncio.create_task(solve_apart(task, heard.append))
+        try:
+            while True:
+                done, _ = await asyncio.wait({solving}, timeout=_LOOK_SECONDS)
+                if done:
+                    return await solving
+                latest = heard[-1] if heard else None
+                if not await self._store.transact(_go_on, begun, latest):
+                    return None
+        finally:
+            solving.cancel()
+            with contextlib.suppress(asyncio.CancelledError, UpwardError):
+                await solving
+
+    async def _write_down(self, begun: Round, found: _Found, result: Result) -> int:
+        """Write the parts of a result, which nobody commits before it is settled; return how many.
+
+        Stops where another attempt was begun meanwhile.
+        """
+        parts = 0
+        for part in _parts(begun, found, result):
+            if not await self._store.transact(_put_part, begun, part):
+                break
+            parts += 1
+        return parts
+
+    async def _commit(self, round_id: str) -> None:
+        opened = await self._store.require(Round, round_id)
+        for number in range(opened.parts):
+            part_id = RoundPart.id_of(opened, number)
+            await self._store.transact(_commit_part, part_id, self._clock.now())
+        # Those of attempts that were cut off are nobody's.
+        while left := await self._store.find(RoundPart, {"round_id": round_id}, limit=1):
+            await self._store.transact(_delete_part, left[0])
+        await self._store.transact(_complete, round_id, self._clock.now())
+
+
+def _parts(begun: Round, found: _Found, result: Result) -> Iterator[RoundPart]:
+    pairs = [(some, ()) for some in _chunks(result.pairs, _PAIRS_AT_ONCE)]
+    waiting = [((), some) for some in _chunks(tuple(result.unmatched.items()), _WAITING_AT_ONCE)]
+    for number, (some_pairs, some_waiting) in enumerate([*pairs, *waiting]):
+        people = [who for pair in some_pairs for who in _members(pair)]
+        people += [who for who, _ in some_waiting]
+        yield RoundPart(
+            id=RoundPart.id_of(begun, number),
+            round_id=begun.id,
+            pairs=some_pairs,
+            waiting=dict(some_waiting),
+            marks={who: found.marks[who] for who in people},
+        )
+
+
+def _chunks(items: tuple[T, ...], size: int) -> Iterator[tuple[T, ...]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+async def _put_part(tx: Transaction, begun: Round, part: RoundPart) -> bool:
+    if not _runs(await tx.require(Round, begun.id), begun):
+        return False
+    tx.put(part)
+    return True
+
+
+async def _delete_part(tx: Transaction, part: RoundPart) -> None:
+    tx.delete(part)
+
+
+async def solve_apart(task: Task, heard: Heard) -> Result:
+    """Solve in a process of its own, so that the event loop goes on; `heard` is told how far it is.
+
+    Raises SolverError.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
@@ -96,44 +223,57 @@ async def solve_apart(task: Task) -> Result:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        limit=1 << 24,
         # Ctrl-C is for us, who let the round finish: it must not look like a solver that failed.
         start_new_session=True,
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     try:
-        answer, complaint = await process.communicate(task.model_dump_json().encode())
+        _, answer, complaint = await asyncio.gather(
+            _feed(process.stdin, task), _listen(process.stdout, heard), process.stderr.read()
+        )
+        await process.wait()
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
         raise
-    if process.returncode != 0:
+    if process.returncode == OUT_OF_MEMORY:
+        raise SolverMemoryError("The pool does not fit into the memory of the solver.")
+    if process.returncode != 0 or answer.result is None:
         last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
         raise SolverError(f"The solver ended with {process.returncode}: {last}")
-    return RESULT.validate_json(answer)
+    return answer.result
 
 
-async def _begin(tx: Transaction, round_id: str, now: datetime) -> _Snapshot | None:
-    """Take the snapshot; None where there is nothing to run, or not yet."""
+async def _feed(stdin: asyncio.StreamWriter, task: Task) -> None:
+    # One that dies early has its own way to say so.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for lines in task.written():
+            stdin.write(lines)
+            await stdin.drain()
+        stdin.close()
+        await stdin.wait_closed()
+
+
+async def _listen(stdout: asyncio.StreamReader, heard: Heard) -> Answer:
+    answer = Answer()
+    async for line in stdout:
+        before = answer.progress
+        answer.hear(line)
+        if answer.progress is not None and answer.progress is not before:
+            heard(answer.progress)
+    return answer
+
+
+async def _begin(tx: Transaction, round_id: str, now: datetime) -> Round | None:
+    """Begin the round; None where there is nothing to run, or not yet."""
     opened = await tx.require(Round, round_id)
     if opened.status not in {"requested", "running"} or await _still_gathers(tx, opened, now):
         return None
-    program = await require_program(tx, opened.program_id)
-    members = [
-        member
-        async for member in pool(tx, program.id)
-        if member.available("mentor") or member.available("mentee")
-    ]
-    task = Task(
-        pool=tuple(member.candidate(program, now) for member in members),
-        policy=program.policy(now),
-        seed=opened.seed,
-    )
-    snapshot = snapshot_id(task.pool, task.policy)
-    started = opened.start(snapshot, now)
-    if started is not opened:
-        tx.put(started)
-    versions = {member.id: member.version for member in members}
-    return _Snapshot(snapshot, task, program.config.version, versions)
+    return tx.put(opened.start(now))
 
 
 async def _still_gathers(tx: Transaction, opened: Round, now: datetime) -> bool:
@@ -144,40 +284,94 @@ async def _still_gathers(tx: Transaction, opened: Round, now: datetime) -> bool:
     return await tx.count(Pair, {**ending, "ends_at": AtMost(now)}) > 0
 
 
-async def _finish(
-    tx: Transaction, round_id: str, result: Result, snapshot: _Snapshot, now: datetime
-) -> bool:
-    """Commit the result; False where the program changed, so that it is to be found anew."""
-    opened = await tx.require(Round, round_id)
-    if opened.status != "running" or opened.snapshot != snapshot.id:
-        return True  # another process took the round over
-    program = await require_program(tx, opened.program_id)
-    members = {member.id: member async for member in pool(tx, program.id)}
-    # Who changed meanwhile is not proposed on what they were: they wait for the next round.
-    moved = {
-        participant_id
-        for participant_id, version in snapshot.versions.items()
-        if participant_id not in members or members[participant_id].version != version
-    }
-    if program.is_over(now):
-        moved = set(snapshot.versions)
-    elif (
-        program.config.version != snapshot.configuration
-        or program.policy(now) != snapshot.task.policy
-    ):
+async def _go_on(tx: Transaction, begun: Round, progress: Progress | None) -> bool:
+    """Keep how far the round is; return whether this attempt is still the one that runs."""
+    opened = await tx.require(Round, begun.id)
+    if not _runs(opened, begun):
         return False
-    result = without(result, moved)
-    for found in result.pairs:
-        _propose(tx, opened, program, members, found, now)
-        # Rationales of a large round take a while: let others have their turn.
-        await asyncio.sleep(0)
-    for participant_id, code in result.unmatched.items():
-        if participant_id not in moved and members[participant_id].unmatched != code:
-            tx.put(members[participant_id].missed(code))
-    completed = tx.put(opened.complete(result, now))
+    known = await tx.get(RoundProgress, begun.id)
+    if progress is not None:
+        told = RoundProgress(
+            id=begun.id, stage=progress.stage, done=progress.done, gap=progress.gap
+        ).changed(version=known.version if known else 0)
+        if told != known:
+            tx.put(told)
+    return True
+
+
+def _runs(opened: Round, begun: Round) -> bool:
+    return opened.status == "running" and opened.attempt == begun.attempt
+
+
+async def _settle(
+    tx: Transaction, begun: Round, found: _Found, result: Result, parts: int, now: datetime
+) -> bool | None:
+    """Take the result; False where somebody else runs the round, None where it is found anew."""
+    opened = await tx.require(Round, begun.id)
+    if not _runs(opened, begun):
+        return False
+    program = await require_program(tx, opened.program_id)
+    if not program.is_over(now) and (
+        program.config.version != found.configuration
+        or program.policy(now) != found.task.order.policy
+    ):
+        return None
+    tx.put(opened.settle(found.snapshot, result, parts))
+    progress = await tx.get(RoundProgress, begun.id)
+    if progress is not None:
+        tx.delete(progress)
+    return True
+
+
+async def _commit_part(tx: Transaction, part_id: str, now: datetime) -> None:
+    """Make proposals of a part's pairs, and remember why others wait; then forget the part."""
+    part = await tx.get(RoundPart, part_id)
+    if part is None:
+        return
+    opened = await tx.require(Round, part.round_id)
+    program = await require_program(tx, opened.program_id)
+    members = await tx.get_many(PoolMember, part.marks)
+    # Who changed meanwhile is not proposed on what they were: they wait for the next round.
+    still = {
+        who
+        for who, member in members.items()
+        if member.mark() == part.marks[who] and not program.is_over(now)
+    }
+    for number, found in enumerate(part.pairs):
+        if still.issuperset(_members(found)) and _free(members, found):
+            opened = opened.proposed(found)
+            _propose(tx, opened, program, members, found, now)
+        else:
+            opened = opened.dropped(found)
+            for who in _members(found):
+                if who in still:
+                    members[who] = tx.put(members[who].missed("no_partner_left"))
+        await _others_turn(number)
+    for who, code in part.waiting.items():
+        if who in still and members[who].unmatched != code:
+            tx.put(members[who].missed(code))
+    tx.put(opened)
+    tx.delete(part)
+
+
+def _free(members: Mapping[str, PoolMember], found: FoundPair) -> bool:
+    return members[found.mentor_id].available("mentor") and all(
+        members[who].available("mentee") for who in found.mentee_ids
+    )
+
+
+async def _complete(tx: Transaction, round_id: str, now: datetime) -> None:
+    opened = await tx.require(Round, round_id)
+    if opened.status != "committing":
+        return
+    waiting_on = 0
+    for member in (await tx.get_many(PoolMember, opened.committed.lost)).values():
+        pairs = [seat.pair_id for seat in (member.mentor_seat, member.mentee_seat)]
+        held = [await tx.get(Pair, pair_id) for pair_id in pairs if pair_id is not None]
+        waiting_on += not any(pair and pair.round_id == round_id for pair in held)
+    completed = tx.put(opened.complete(waiting_on, now))
     await _close(tx, opened)
     tx.emit(completed.as_completed())
-    return True
 
 
 async def _fail(tx: Transaction, round_id: str, code: str, now: datetime) -> None:
@@ -217,31 +411,11 @@ def _propose(
     tx.emit(pair.as_proposed())
 
 
-def without(result: Result, moved: set[str]) -> Result:
-    """Return the result less the pairs with a member who changed while it was being found.
-
-    The bound stays that of the whole pool, so the gap says what this cost; what a random pair can
-    expect stays that of the pool, too.
-    """
-    kept = tuple(pair for pair in result.pairs if moved.isdisjoint(_members(pair)))
-    if len(kept) == len(result.pairs):
-        return result
-    matched = {participant_id for pair in kept for participant_id in _members(pair)}
-    everybody = {participant_id for pair in result.pairs for participant_id in _members(pair)}
-    lost: dict[str, UnmatchedCode] = dict.fromkeys(everybody - matched, "no_partner_left")
-    objective = sum(pair.score for pair in kept)
-    mentees = sum(len(pair.mentee_ids) for pair in kept)
-    difference = sum(pair.terms["difference"] for pair in kept)
-    return replace(
-        result,
-        pairs=kept,
-        unmatched=dict(sorted((result.unmatched | lost).items())),
-        matched=RoleCounts(mentors=len(kept), mentees=mentees),
-        objective=objective,
-        gap=1 - objective / result.bound if result.bound else 0.0,
-        mean_dissimilarity=difference / mentees if mentees else None,
-    )
-
-
 def _members(pair: FoundPair) -> tuple[str, ...]:
     return (pair.mentor_id, *pair.mentee_ids)
+
+
+async def _others_turn(number: int) -> None:
+    """Let others have their turn, now and then."""
+    if number % _TURN == 0:
+        await asyncio.sleep(0)

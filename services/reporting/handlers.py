@@ -1,5 +1,6 @@
 """The projection: an event changes a fact, and the buckets by what that changed. Order is free."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
@@ -28,6 +29,9 @@ Changes = defaultdict[str, Contribution]
 """What a batch adds to the buckets, by program."""
 PairTold = PairState | PairEvent | SessionHeld
 ParticipantTold = ParticipantState | ParticipantEvent
+_TURN = 100
+"""After so many events others have their turn, for it takes a millisecond or two."""
+
 F = TypeVar("F", RosterFact, ParticipantFact)
 
 
@@ -51,7 +55,9 @@ async def project(tx: Transaction, said: Said) -> None:
     of_pairs: list[tuple[PairTold, int]] = []
     of_participants: list[tuple[ParticipantTold, int]] = []
     of_rosters: list[tuple[RosterCounted, int]] = []
-    for event, envelope in said:
+    for number, (event, envelope) in enumerate(said):
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
         # The most frequent ones first.
         if isinstance(event, FeedbackSubmitted):
             add_response(changes[event.program_id], event)
@@ -76,7 +82,9 @@ async def _follow_pairs(
 ) -> None:
     before = await tx.get_many(PairFact, [event.pair_id for event, _ in told])
     now = dict(before)
-    for event, version in told:
+    for number, (event, version) in enumerate(told):
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
         pair_id = event.pair_id
         pair = now.get(pair_id)
         if pair is None:
@@ -85,7 +93,9 @@ async def _follow_pairs(
             now[pair_id] = pair.after_session(event)
         else:
             now[pair_id] = pair.after(event, version)
-    for pair_id, pair in now.items():
+    for number, (pair_id, pair) in enumerate(now.items()):
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
         if pair is not before[pair_id]:
             tx.put(pair)
             pair.add_since(before[pair_id], changes[pair.program_id])
@@ -96,7 +106,9 @@ async def _follow_participants(
 ) -> None:
     before = await tx.get_many(ParticipantFact, [event.participant_id for event, _ in told])
     now = dict(before)
-    for event, version in told:
+    for number, (event, version) in enumerate(told):
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
         participant_id = event.participant_id
         fact = now.get(participant_id)
         if fact is None:
@@ -129,7 +141,9 @@ async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
         f"{program_id}/{person}": person for person in change.people.keys() | change.people_for_good
     }
     before = await tx.get_many(PersonFact, people)
-    for document_id, person in people.items():
+    for number, (document_id, person) in enumerate(people.items()):
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
         known = before.get(document_id) or PersonFact(id=document_id)
         seen = known.seen(person, change)
         if seen is not known:

@@ -163,7 +163,7 @@ class MongoStore:
             result = await handler(transaction, *args, **kwargs)
             commit = transaction.commit
             if commit:
-                commit.encode()
+                await commit.encode()
                 if self._opened is not opened:
                     raise StoreUnavailableError("The store is closed.")
                 await session.commit(lambda: apply_commit(opened.database, session, commit))

@@ -303,7 +303,7 @@ class SqliteStore:
             transaction = BufferedTransaction(self._origin, Reads(snapshot))
             result = await handler(transaction, *args, **kwargs)
         if transaction.commit:
-            transaction.commit.encode()
+            await transaction.commit.encode()
             await opened.writer.submit(lambda c: apply_commit(c, transaction.commit))
             if transaction.commit.outgoing:
                 opened.outbox.notify()

@@ -1,5 +1,6 @@
 """Queries on SQLite documents: the port's conditions, orders and cursors."""
 
+import asyncio
 import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ from shared.store.port import (
 from shared.store.sqlite_writer import STATEMENT_ERRORS
 
 D = TypeVar("D", bound=Document)
+
+
+_TURN = 100  # documents, which take about a millisecond: others have their turn then
 
 
 def column_of(name: str) -> str:
@@ -123,7 +127,12 @@ class Reads:
         sql += f" ORDER BY {order} LIMIT {int(limit)}"
         # As `model_validate_json` does, without its own part of each call.
         read = kind.__pydantic_validator__.validate_json
-        return [read(body) for (body,) in self._query(sql, parameters)]
+        found: list[D] = []
+        for number, (body,) in enumerate(self._query(sql, parameters)):
+            if number % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
+            found.append(read(body))
+        return found
 
     async def count(self, kind: type[D], where: Where = NO_CONDITIONS) -> int:
         clauses, parameters = conditions(kind, where)

@@ -1,5 +1,6 @@
 """A transaction's unit of work: what it reads over its own writes, and what it wants written."""
 
+import asyncio
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ D = TypeVar("D", bound=Document)
 
 ATTEMPTS = 30
 """How often a transaction runs before a stale write reaches its caller."""
+
+_TURN = 100
+"""After so many documents others have their turn: it takes about a millisecond."""
 
 _UNREAD = object()
 _AGGREGATE_VERSION = "ce_aggregateversion"
@@ -69,9 +73,11 @@ class Commit:
     def __bool__(self) -> bool:
         return bool(self.puts or self.deletes or self.inbox or self.outgoing)
 
-    def encode(self) -> None:
+    async def encode(self) -> None:
         """Make the bodies. Raises ValueError for a document that could not be read back."""
-        for key, document in self.puts.items():
+        for number, (key, document) in enumerate(self.puts.items()):
+            if number % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
             # As `model_dump_json` does, without its own part of each call.
             body = document.__pydantic_serializer__.to_json(document, warnings="error")
             self.bodies[key] = body.decode()

@@ -15,7 +15,9 @@ from services.matching import rounds
 from services.matching.domain.pool import PoolMember
 from services.matching.engine.model import Result
 from services.matching.engine.solve import solve
-from services.matching.engine.task import Task
+from services.matching.engine.task import OUT_OF_MEMORY, Task
+from services.matching.engine.watch import Progress
+from services.matching.rounds import Heard
 from shared.events.envelope import Event
 from shared.events.pairs import (
     PairDeclined,
@@ -50,9 +52,9 @@ Json = dict[str, Any]
 TERM = timedelta(days=7 + 181)
 
 
-async def solve_here(task: Task) -> Result:
+async def solve_here(task: Task, _heard: Heard) -> Result:
     """What the solver's process does, without the time that its start takes."""
-    return solve(task.pool, task.policy, task.seed)
+    return solve(task.pool(), task.order.policy, task.order.seed)
 
 
 @pytest.fixture(autouse=True)
@@ -227,9 +229,9 @@ async def test_a_second_round_waits_until_the_first_is_done(
 ) -> None:
     gate = asyncio.Event()
 
-    async def slow(task: Task) -> Result:
+    async def slow(task: Task, heard: Heard) -> Result:
         await gate.wait()
-        return await solve_here(task)
+        return await solve_here(task, heard)
 
     monkeypatch.setattr(rounds, "solve_apart", slow)
     try:
@@ -273,12 +275,64 @@ async def test_a_solver_that_dies_fails_its_round_and_frees_the_program(
     assert (await office.round())["figures"]["proposed"] == 1
 
 
+async def test_a_pool_that_is_too_large_for_the_solver_fails_its_round_with_that_reason(
+    office: Office, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    full = tmp_path / "full"
+    full.write_text(f"#!/bin/sh\nexit {OUT_OF_MEMORY}\n")
+    full.chmod(0o700)
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "executable", str(full))
+    failed = await office.round()
+    assert (failed["status"], failed["failure"]) == ("failed", "solver_memory")
+
+
+async def test_a_coordinator_sees_how_far_a_round_is_and_calls_it_off(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_LOOK_SECONDS", 0.01)
+    told = asyncio.Event()
+    go_on = rounds._go_on
+
+    async def endless(_task: Task, heard: Heard) -> Result:
+        heard(Progress("bidding", 0.6, 0.01))
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def noticed(*args: Any) -> bool:
+        going = await go_on(*args)
+        told.set()
+        return going
+
+    monkeypatch.setattr(rounds, "solve_apart", endless)
+    monkeypatch.setattr(rounds, "_go_on", noticed)
+    url = f"{BASE}/rounds/{json_of(await office.request(), 202)['round_id']}"
+    await told.wait()
+    told.clear()
+    await told.wait()
+    running = json_of(await office.coordinator.get(url))
+    assert running["status"] == "running"
+    assert running["progress"] == {"stage": "bidding", "done": 0.6, "gap": 0.01}
+
+    stranger = await office.running.client("other", "coordinator", programs=("another",))
+    assert (await stranger.post(f"{url}/cancel")).status_code == 404
+    canceled = json_of(await office.coordinator.post(f"{url}/cancel"))
+    assert (canceled["status"], canceled["progress"]) == ("canceled", None)
+    assert json_of(await office.coordinator.post(f"{url}/cancel")) == canceled
+
+    monkeypatch.setattr(rounds, "solve_apart", solve_here)
+    done = await office.round()
+    assert done["figures"]["proposed"] == 1
+    code = code_of(await office.coordinator.post(f"{BASE}/rounds/{done['round_id']}/cancel"), 409)
+    assert code == "round_completed"
+
+
 async def test_a_round_cut_off_by_a_stop_is_run_again_after_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = asyncio.Event()
 
-    async def cut_off(_task: Task) -> Result:
+    async def cut_off(_task: Task, _heard: Heard) -> Result:
         started.set()
         raise asyncio.CancelledError
 

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from services.matching import handlers, rounds
 from services.matching.domain.pair import Pair
 from services.matching.domain.pool import PoolMember
 from services.matching.domain.program import Program
-from services.matching.domain.round import Round
+from services.matching.domain.round import Round, RoundPart, RoundProgress
 from services.matching.engine.model import Result
 from services.matching.engine.solve import solve
-from services.matching.engine.task import Task
+from services.matching.engine.task import Order, Task
+from services.matching.engine.watch import Progress
 from services.matching.jobs import jobs
 from services.matching.repository import DOCUMENTS, every
-from services.matching.rounds import RoundRunner, SolverError
+from services.matching.rounds import Heard, RoundRunner, SolverError
 from shared.clock import ManualClock
 from shared.errors import UpwardError
 from shared.events.envelope import Event
@@ -48,11 +49,11 @@ from tests.unit.matching.builders import NOW, enrolled, published
 
 LATER = NOW + timedelta(days=7 + 180)
 DAY = timedelta(days=1)
-Solver = Callable[[Task], Awaitable[Result]]
+Solver = Callable[[Task, Heard], Awaitable[Result]]
 
 
-async def solve_here(task: Task) -> Result:
-    return solve(task.pool, task.policy, task.seed)
+async def solve_here(task: Task, _heard: Heard) -> Result:
+    return solve(task.pool(), task.order.policy, task.order.seed)
 
 
 def senior(name: str, **fields: Any) -> Enrolled:
@@ -171,7 +172,7 @@ async def two(service: Service) -> Service:
 async def test_a_round_cut_off_leaves_no_half_and_each_proposal_exists_once(two: Service) -> None:
     solving = asyncio.Event()
 
-    async def endless(_task: Task) -> Result:
+    async def endless(_task: Task, _heard: Heard) -> Result:
         solving.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -206,7 +207,8 @@ async def test_a_cancelled_solver_process_is_ended(monkeypatch: pytest.MonkeyPat
     create = asyncio.create_subprocess_exec
     monkeypatch.setattr(asyncio, "create_subprocess_exec", sleeper)
     policy = Program(id="program", published=published()).policy(NOW)
-    solving = asyncio.create_task(rounds.solve_apart(Task(pool=(), policy=policy, seed=1)))
+    task = Task(Order(policy=policy, seed=1), ())
+    solving = asyncio.create_task(rounds.solve_apart(task, lambda _: None))
     await running.wait()
     solving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -215,9 +217,9 @@ async def test_a_cancelled_solver_process_is_ended(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_round_that_another_replica_finished_is_not_told_twice(two: Service) -> None:
-    async def overtaken(task: Task) -> Result:
+    async def overtaken(task: Task, heard: Heard) -> Result:
         await two.run()
-        return await solve_here(task)
+        return await solve_here(task, heard)
 
     await two.request()
     await two.solve_with(overtaken)
@@ -228,9 +230,9 @@ async def test_a_round_that_another_replica_finished_is_not_told_twice(two: Serv
 async def test_who_changed_while_a_round_was_solved_is_not_proposed_and_the_figures_say_so(
     two: Service,
 ) -> None:
-    async def meanwhile(task: Task) -> Result:
+    async def meanwhile(task: Task, heard: Heard) -> Result:
         await two.follow(moved("m1", "department of s1"))
-        return await solve_here(task)
+        return await solve_here(task, heard)
 
     await two.request()
     await two.solve_with(meanwhile)
@@ -249,10 +251,10 @@ async def test_who_changed_while_a_round_was_solved_is_not_proposed_and_the_figu
 async def test_a_round_begins_again_when_its_program_changes_and_its_points_add_up(
     two: Service,
 ) -> None:
-    async def meanwhile(task: Task) -> Result:
+    async def meanwhile(task: Task, heard: Heard) -> Result:
         if not await two.all(Program, **{"published.version": 2}):
             await two.follow(published(version=2, weights={"language": 900}))
-        return await solve_here(task)
+        return await solve_here(task, heard)
 
     await two.request()
     await two.solve_with(meanwhile)
@@ -263,9 +265,9 @@ async def test_a_round_begins_again_when_its_program_changes_and_its_points_add_
 
 
 async def test_a_round_whose_program_closes_meanwhile_proposes_nothing(two: Service) -> None:
-    async def meanwhile(task: Task) -> Result:
+    async def meanwhile(task: Task, heard: Heard) -> Result:
         await two.follow(ProgramClosed(program_id="program", version=1))
-        return await solve_here(task)
+        return await solve_here(task, heard)
 
     await two.request()
     await two.solve_with(meanwhile)
@@ -280,14 +282,132 @@ async def test_a_round_that_fails_frees_its_program_and_keeps_up_no_other(two: S
     await two.request()
     await two.request("other")
 
-    async def broken(task: Task) -> Result:
-        if task.pool:
+    async def broken(task: Task, heard: Heard) -> Result:
+        if task.lines:
             raise SolverError("out of memory")
-        return await solve_here(task)
+        return await solve_here(task, heard)
 
     await two.solve_with(broken)
     states = {found.program_id: (found.status, found.failure) for found in await two.all(Round)}
     assert states == {"program": ("failed", "solver_failed"), "other": ("completed", None)}
+    assert len(await two.pair_up()) == 2
+
+
+async def test_a_result_that_is_cut_off_between_its_parts_goes_on_where_it_stood(
+    two: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_PAIRS_AT_ONCE", 1)
+    await two.follow(senior("s3"))
+    commit_part, solved = rounds._commit_part, 0
+
+    async def counted(task: Task, heard: Heard) -> Result:
+        nonlocal solved
+        solved += 1
+        return await solve_here(task, heard)
+
+    async def cut_off(tx: Transaction, part_id: str, now: datetime) -> None:
+        if await two.all(Pair):
+            raise asyncio.CancelledError
+        await commit_part(tx, part_id, now)
+
+    await two.request()
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "_commit_part", cut_off)
+        with pytest.raises(asyncio.CancelledError):
+            await two.solve_with(counted)
+    begun = await two.only(Round)
+    assert (begun.status, begun.committed.proposed) == ("committing", 1)
+    assert not await two.told(RoundCompleted)
+
+    await two.solve_with(counted)
+    assert solved == 1
+    assert len(await two.all(Pair)) == len(await two.told(PairProposed)) == 2
+    (done,) = await two.told(RoundCompleted)
+    assert (done["proposed"], done["unmatched"]) == (2, {"no_partner_left": 1})
+    assert await two.all(RoundPart) == []
+    assert len([one for one in await two.all(PoolMember) if one.unmatched]) == 1
+
+
+async def test_who_is_in_pairs_of_both_roles_gets_both_from_whatever_parts(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_PAIRS_AT_ONCE", 1)
+    await service.follow(
+        published(),
+        enrolled("m1"),
+        enrolled("m2", role="both", level=4),
+        senior("s1"),
+    )
+    await service.request()
+    await service.run()
+    (done,) = await service.told(RoundCompleted)
+    pairs = {pair.mentor.participant_id for pair in await service.all(Pair)}
+    assert pairs == {"m1", "m2"}
+    assert (done["proposed"], done["unmatched"]) == (2, {})
+
+
+async def test_who_lost_one_of_two_partners_is_not_counted_as_unmatched(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_PAIRS_AT_ONCE", 1)
+    await service.follow(
+        published(), enrolled("m1"), enrolled("m2", role="both", level=4), senior("s1")
+    )
+
+    async def meanwhile(task: Task, heard: Heard) -> Result:
+        await service.follow(
+            Paused(program_id="program", participant_id="s1", person_id="ps1", at=NOW)
+        )
+        return await solve_here(task, heard)
+
+    await service.request()
+    await service.solve_with(meanwhile)
+    (done,) = await service.told(RoundCompleted)
+    # The one who paused waits in the figures of a round that knew nothing of it.
+    assert (done["proposed"], done["unmatched"]) == (1, {"no_partner_left": 1})
+    assert (await service.only(Pair)).mentor.participant_id == "m1"
+
+
+async def test_an_attempt_that_comes_too_late_leaves_nothing(two: Service) -> None:
+    async def overtaken(task: Task, heard: Heard) -> Result:
+        await two.run()
+        return await solve_here(task, heard)
+
+    await two.request()
+    await two.solve_with(overtaken)
+    assert await two.all(RoundPart) == []
+
+
+async def test_a_round_that_is_called_off_ends_its_solver_and_frees_the_program(
+    two: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_LOOK_SECONDS", 0.01)
+    ended = asyncio.Event()
+
+    async def endless(_task: Task, heard: Heard) -> Result:
+        heard(Progress("bidding", 0.6, 0.01))
+        try:
+            return await asyncio.Event().wait()  # type: ignore[return-value]  # it never does
+        finally:
+            ended.set()
+
+    opened = await two.request()
+    running = asyncio.create_task(two.solve_with(endless))
+    progress = await two.all(RoundProgress)
+    for _ in range(1000):
+        if progress:
+            break
+        await asyncio.sleep(0.01)
+        progress = await two.all(RoundProgress)
+    assert (progress[0].id, progress[0].stage, progress[0].done) == (opened.id, "bidding", 0.6)
+
+    office = Principal("office", frozenset({"coordinator"}), frozenset({"program"}))
+    await two.store.transact(handlers.cancel_round, office, NOW, opened.id)
+    async with asyncio.timeout(10):
+        await running
+    assert ended.is_set()
+    assert (await two.only(Round)).status == "canceled"
+    assert await two.all(Pair) == []
     assert len(await two.pair_up()) == 2
 
 
@@ -361,7 +481,7 @@ async def test_a_rotation_cut_off_goes_on_though_more_terms_have_ended(two: Serv
     two.clock.set(LATER)
     await two.job("end_terms")(LATER)
 
-    async def cut_off(_task: Task) -> Result:
+    async def cut_off(_task: Task, _heard: Heard) -> Result:
         two.clock.set(LATER + DAY)
         raise asyncio.CancelledError
 

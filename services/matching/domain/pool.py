@@ -1,5 +1,6 @@
 """The pool: participants as matching sees them, in whatever order events arrive."""
 
+import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import ClassVar, Literal, Self, get_args
@@ -143,6 +144,11 @@ class PoolMember(Document):
             and self.plays(role)
             and self.seat(role).pair_id is None
         )
+
+    def mark(self) -> str:
+        """Return a digest of all that a round makes of the member, but for their places."""
+        facts = self.model_dump_json(exclude={"version", "unmatched", "mentor_seat", "mentee_seat"})
+        return hashlib.blake2b(facts.encode(), digest_size=8).hexdigest()
 
     def waiting_code(self, role: Role) -> WaitingCode | None:
         """Return why a participant has no pair in this role; None where they wait for none."""

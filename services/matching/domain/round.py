@@ -4,7 +4,9 @@ import hashlib
 from datetime import datetime
 from typing import ClassVar, Literal, Self
 
-from services.matching.engine.model import Result
+from pydantic import Field
+
+from services.matching.engine.model import FoundPair, Result, UnmatchedCode
 from shared.clock import Instant
 from shared.errors import RuleViolationError
 from shared.events.pairs import RoleCounts, RoundCompleted
@@ -12,8 +14,10 @@ from shared.events.programs import Part
 from shared.ids import derived_id
 from shared.store.port import Document, Index
 
-RoundStatus = Literal["requested", "running", "completed", "failed"]
+RoundStatus = Literal["requested", "running", "committing", "completed", "failed", "canceled"]
 RoundKind = Literal["round", "rotation"]
+
+_LOST: UnmatchedCode = "no_partner_left"
 
 
 class RoundFigures(Part):
@@ -30,8 +34,22 @@ class RoundFigures(Part):
     mean_dissimilarity_random: float | None
 
 
+class Committed(Part):
+    """What of a round's result has become proposals so far."""
+
+    proposed: int = 0
+    mentees: int = 0
+    objective: int = 0
+    difference: int = 0
+    lost: tuple[str, ...] = ()
+    """Participants of found pairs that were not proposed."""
+
+
 class Round(Document):
-    """One optimization over a program's pool: requested → running → completed | failed.
+    """One optimization over a program's pool.
+
+    requested → running → committing → completed, or failed or canceled before it is committing.
+    From then on its result stands, in parts that become proposals one after the other.
 
     A transition that already happened returns the round unchanged; one that its state does not
     allow raises RuleViolationError with the code `round_<state>`.
@@ -53,6 +71,11 @@ class Round(Document):
     snapshot: str | None = None
     figures: RoundFigures | None = None
     failure: str | None = None
+    attempt: int = 0
+    """How often it was begun: whoever solved an earlier attempt comes too late."""
+    parts: int = 0
+    """In how many parts the result is committed."""
+    committed: Committed = Committed()
 
     @classmethod
     def request(
@@ -71,17 +94,13 @@ class Round(Document):
         """Return the id of the mentor's pair of this round: they have one at most."""
         return derived_id("pair", self.id, mentor_participant_id)
 
-    def start(self, snapshot: str, now: datetime) -> Self:
-        """Begin on a pool. Begun again after a crash, it works on the pool of now."""
-        if self.status == "running" and self.snapshot == snapshot:
-            return self
+    def start(self, now: datetime) -> Self:
+        """Begin. Begun again after a crash, it works on the pool of then."""
         self._require("requested", "running")
-        return self.changed(status="running", snapshot=snapshot, started_at=now)
+        return self.changed(status="running", started_at=now, attempt=self.attempt + 1)
 
-    def complete(self, result: Result, now: datetime) -> Self:
-        """Record the result."""
-        if self.status == "completed":
-            return self
+    def settle(self, snapshot: str, result: Result, parts: int) -> Self:
+        """Take the result, which is written in so many parts; from now on it stands."""
         self._require("running")
         figures = RoundFigures(
             pool=result.pool,
@@ -94,6 +113,56 @@ class Round(Document):
             mean_dissimilarity=result.mean_dissimilarity,
             mean_dissimilarity_random=result.mean_dissimilarity_random,
         )
+        return self.changed(status="committing", snapshot=snapshot, figures=figures, parts=parts)
+
+    def proposed(self, found: FoundPair) -> Self:
+        """Count a pair that was proposed."""
+        self._require("committing")
+        so_far = self.committed
+        return self.changed(
+            committed=so_far.model_copy(
+                update={
+                    "proposed": so_far.proposed + 1,
+                    "mentees": so_far.mentees + len(found.mentee_ids),
+                    "objective": so_far.objective + found.score,
+                    "difference": so_far.difference + found.terms["difference"],
+                }
+            )
+        )
+
+    def dropped(self, found: FoundPair) -> Self:
+        """Leave out a pair with a member who changed since the snapshot."""
+        self._require("committing")
+        lost = (*self.committed.lost, found.mentor_id, *found.mentee_ids)
+        return self.changed(committed=self.committed.model_copy(update={"lost": lost}))
+
+    def complete(self, waiting_on: int, now: datetime) -> Self:
+        """Record what became of the result, once all of it is committed.
+
+        `waiting_on` is how many of those who lost their pair have none in another role. The bound
+        stays that of the whole pool, so the gap says what dropped pairs cost; what a
+        random pair can expect stays that of the pool, too.
+        """
+        if self.status == "completed":
+            return self
+        self._require("committing")
+        assert self.figures is not None
+        so_far, bound = self.committed, self.figures.bound
+        unmatched = dict(self.figures.unmatched)
+        if waiting_on:
+            unmatched[_LOST] = unmatched.get(_LOST, 0) + waiting_on
+        figures = self.figures.model_copy(
+            update={
+                "matched": RoleCounts(mentors=so_far.proposed, mentees=so_far.mentees),
+                "proposed": so_far.proposed,
+                "unmatched": dict(sorted(unmatched.items())),
+                "objective": so_far.objective,
+                "gap": 1 - so_far.objective / bound if bound else 0.0,
+                "mean_dissimilarity": so_far.difference / so_far.mentees
+                if so_far.mentees
+                else None,
+            }
+        )
         return self.changed(status="completed", figures=figures, finished_at=now)
 
     def fail(self, code: str, now: datetime) -> Self:
@@ -102,6 +171,13 @@ class Round(Document):
             return self
         self._require("requested", "running")
         return self.changed(status="failed", failure=code, finished_at=now)
+
+    def cancel(self, now: datetime) -> Self:
+        """Call it off before it has a result."""
+        if self.status == "canceled":
+            return self
+        self._require("requested", "running")
+        return self.changed(status="canceled", finished_at=now)
 
     def as_completed(self) -> RoundCompleted:
         """Return the event of the result. Raises RuleViolationError before there is one."""
@@ -121,3 +197,35 @@ class Round(Document):
     def _require(self, *states: RoundStatus) -> None:
         if self.status not in states:
             raise RuleViolationError(f"The round is {self.status}.", code=f"round_{self.status}")
+
+
+class RoundPart(Document):
+    """A part of a round's result that is not committed yet; it goes with its commit.
+
+    `marks` are those of its people at the snapshot: who changed since is not proposed.
+    """
+
+    collection: ClassVar[str] = "round_parts"
+    indexes: ClassVar[tuple[Index, ...]] = (Index(("round_id",)),)
+
+    round_id: str
+    pairs: tuple[FoundPair, ...] = ()
+    waiting: dict[str, UnmatchedCode] = Field(default_factory=dict)
+    marks: dict[str, str]
+
+    @classmethod
+    def id_of(cls, begun: Round, number: int) -> str:
+        """Return the id of a part of what the round's attempt found, counted from 0."""
+        return f"{begun.id}-{begun.attempt}-{number}"
+
+
+class RoundProgress(Document):
+    """How far the process that solves a round has come; its id is the round's."""
+
+    collection: ClassVar[str] = "round_progress"
+
+    stage: str
+    done: float
+    """The share of the work that is done, as far as can be told, from 0 to 1."""
+    gap: float | None = None
+    """How far the best so far is from the bound at most."""

@@ -1,10 +1,18 @@
 """One round in a process of its own: a task on standard input, its result on standard output."""
 
+import contextlib
+import os
+import resource
 import sys
+from pathlib import Path
 
 from services.matching.engine.large import compile_all
 from services.matching.engine.solve import solve
-from services.matching.engine.task import RESULT, Task
+from services.matching.engine.task import OUT_OF_MEMORY, Line, read_task, tell, told
+from services.matching.engine.watch import Progress, Watch
+
+_SHARE_OF_MEMORY = 0.75
+_NICENESS = 10
 
 
 def main() -> None:
@@ -15,8 +23,43 @@ def main() -> None:
     if sys.argv[1:] == ["--compile"]:
         compile_all()
         return
-    task = Task.model_validate_json(sys.stdin.buffer.read())
-    sys.stdout.buffer.write(RESULT.dump_json(solve(task.pool, task.policy, task.seed)))
+    _step_back()
+    out = sys.stdout.buffer
+
+    def hear(progress: Progress) -> None:
+        out.write(told(Line(progress=progress)))
+        out.flush()
+
+    try:
+        task = read_task(sys.stdin.buffer)
+        order = task.order
+        result = solve(
+            task.pool(), order.policy, order.seed, Watch(hear=hear, seconds=order.seconds)
+        )
+    except MemoryError:
+        # What is left is too little to say more.
+        os._exit(OUT_OF_MEMORY)
+    out.writelines(tell(result))
+
+
+def _step_back() -> None:
+    """Leave the machine to the services: its time, and its memory when that runs out."""
+    os.nice(_NICENESS)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    most = int(_SHARE_OF_MEMORY * _memory())
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or most < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+def _memory() -> int:
+    """Return how many bytes there are, in this container or in this machine."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            return min(machine, int(Path(file).read_text()))
+    return machine
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from services.matching.engine.estimate import estimated_prices
 from services.matching.engine.instance import NEVER, Instance, sample
 from services.matching.engine.model import MAX_SCORE
 from services.matching.engine.pairs import pair_scores
+from services.matching.engine.watch import Progress, Watch
 
 TOLERANCE_PER_MILLE = 1
 SCALE = 4
@@ -28,6 +29,9 @@ _MOST_ROUNDS = 8
 _LARGE_BONUS = 2 * MAX_SCORE
 _RESIGNED = 20
 """One in so many bidders of the sample is content with less than anybody is in the first round."""
+
+
+_UNWATCHED = Watch()
 
 
 class Kernels(Protocol):
@@ -56,30 +60,45 @@ class Assignment:
     columns: Ints
     scores: Ints
     bound: int
+    limited: bool = False
 
 
-def assign(inst: Instance, kernels: Kernels) -> Assignment:
-    """Match as many as can be, then with as high a total as the tolerance asks for."""
+def assign(inst: Instance, kernels: Kernels, watch: Watch = _UNWATCHED) -> Assignment:
+    """Match as many as can be, then with as high a total as the tolerance asks for.
+
+    When the watch's time is up, the best of the rounds until then is returned; one there is always.
+    """
+    watch.hear(Progress("learning prices", 0.0))
     prices, bonus = _first_guess(inst, kernels)
     rounds = _Rounds(inst, kernels)
+    watch.hear(Progress("looking at all pairs", 0.05))
     rounds.look(prices, _KEEP)
+    watch.hear(Progress("bidding", 0.3))
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
     rounds.bid(bonus, 2 * SCALE)
+    watch.hear(Progress("looking at all pairs", 0.4))
     rounds.look(rounds.prices(), _KEEP)
     bonus = 0
+    done, limited = 0.6, False
     for _ in range(_MOST_ROUNDS):
+        watch.hear(Progress("bidding", done, rounds.gap()))
         rounds.bid(bonus, SCALE)
         prices = rounds.prices()
         missed = rounds.widen()
         rounds.look(prices, _KEEP)
         rounds.judge(prices, bonus)
+        # Nearly always the first of these rounds is the last but one, or the last.
+        done += (0.95 - done) / 2
         if rounds.good_enough():
+            break
+        limited = watch.expired()
+        if limited:
             break
         if missed:
             # Pairs were missed for the sake of points: from now on one more is worth more.
             bonus = 4 * bonus or _LARGE_BONUS
-    return rounds.result()
+    return replace(rounds.result(), limited=limited)
 
 
 def _first_guess(inst: Instance, kernels: Kernels) -> tuple[Ints, int]:
@@ -195,6 +214,12 @@ class _Rounds:
         assert self._best is not None
         missing = self._best.bound - int(self._best.scores.sum())
         return 1000 * missing <= TOLERANCE_PER_MILLE * self._best.bound
+
+    def gap(self) -> float | None:
+        """Return how far the best is from the bound; None before there is one."""
+        if self._best is None or not self._best.bound:
+            return None
+        return 1 - int(self._best.scores.sum()) / self._best.bound
 
     def result(self) -> Assignment:
         """Return the best that was found."""

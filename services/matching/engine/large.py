@@ -13,9 +13,11 @@ from services.matching.engine.instance import RULE_ORDER, Instance, instance, sa
 from services.matching.engine.model import Candidate, Policy, Result, UnmatchedCode
 from services.matching.engine.pairs import found_pairs, mean, pair_terms
 from services.matching.engine.reasons import main_reason
+from services.matching.engine.watch import Progress, Watch
 from shared.events.pairs import RoleCounts
 
 _SAMPLE = 2_000
+_UNWATCHED = Watch()
 
 
 def default_kernels() -> Kernels:
@@ -30,7 +32,11 @@ def default_kernels() -> Kernels:
 
 
 def solve_large(
-    pool: Iterable[Candidate], policy: Policy, seed: int, kernels: Kernels | None = None
+    pool: Iterable[Candidate],
+    policy: Policy,
+    seed: int,
+    kernels: Kernels | None = None,
+    watch: Watch = _UNWATCHED,
 ) -> Result:
     """Do what `solve` does, for pools of any size, with a total within `gap` of the largest.
 
@@ -43,7 +49,8 @@ def solve_large(
         none = np.zeros(0, dtype=np.int32)
         found = Assignment(none, none, none, 0)
     else:
-        found = assign(inst, kernels)
+        found = assign(inst, kernels, watch)
+    watch.hear(Progress("explaining", 0.95, None))
     terms = pair_terms(inst, found.rows, found.columns)
     mentors, mentees = _ids(columns, inst, found)
     objective = int(found.scores.sum())
@@ -59,6 +66,7 @@ def solve_large(
         gap=1 - objective / found.bound if found.bound else 0.0,
         mean_dissimilarity=mean(terms["difference"]),
         mean_dissimilarity_random=_random_dissimilarity(inst, kernels),
+        limited=found.limited,
     )
 
 

@@ -1,7 +1,6 @@
 """What the engine is given, and what it gives back."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Literal, Self, get_args
@@ -137,6 +136,8 @@ class Result:
     gap: float
     mean_dissimilarity: float | None
     mean_dissimilarity_random: float | None
+    limited: bool = False
+    """Whether the time was up before the gap was small: another run may find other pairs."""
 
     def unmatched_counts(self) -> dict[str, int]:
         """Return how many wait for each reason, by code."""
@@ -146,11 +147,21 @@ class Result:
         return counts
 
 
-def snapshot_id(pool: Sequence[Candidate], policy: Policy) -> str:
-    """Return a hash of the pool's and the policy's content, whatever the pool's order."""
-    digest = hashlib.sha256()
-    for candidate in sorted(pool, key=lambda candidate: candidate.participant_id):
-        digest.update(candidate.model_dump_json().encode() + b"\n")
-    weights: dict[ScoreTerm, int] = {term: policy.weight(term) for term in SCORE_TERMS}
-    digest.update(policy.model_copy(update={"weights": weights}).model_dump_json().encode())
-    return digest.hexdigest()
+class Snapshot:
+    """A hash of the pool's and the policy's content."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, candidate: Candidate) -> bytes:
+        """Take the next candidate, by participant id; return it as JSON."""
+        line = candidate.model_dump_json().encode()
+        self._digest.update(line + b"\n")
+        return line
+
+    def id(self, policy: Policy) -> str:
+        """Return the hash of all that was added, and the policy."""
+        weights: dict[ScoreTerm, int] = {term: policy.weight(term) for term in SCORE_TERMS}
+        whole = self._digest.copy()
+        whole.update(policy.model_copy(update={"weights": weights}).model_dump_json().encode())
+        return whole.hexdigest()

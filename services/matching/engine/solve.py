@@ -22,16 +22,20 @@ from services.matching.engine.model import (
 from services.matching.engine.pairs import found_pairs, mean
 from services.matching.engine.reasons import main_reason
 from services.matching.engine.score import Points, term_points
+from services.matching.engine.watch import Watch
 from shared.events.pairs import RoleCounts
 from shared.events.programs import ScoreTerm
 
 DENSE = 2_500 * 2_500
 """Up to here all pairs at once are faster than looking for the good ones, and proved optimal."""
 
+_UNWATCHED = Watch()
 _EXACT = 2**53  # up to here every integer has its own float64
 
 
-def solve(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
+def solve(
+    pool: Sequence[Candidate], policy: Policy, seed: int, watch: Watch = _UNWATCHED
+) -> Result:
     """Match the pool's mentors and mentees under the policy's constraints.
 
     Most mentees matched first, then the highest total score. A mentee is in one pair at most, a
@@ -43,11 +47,13 @@ def solve(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
 
     Small pools are solved exactly, as matrices of mentors by mentees; larger ones within the
     `gap` that comes with their result (`solve_large`). Blocking, for minutes where the pool is a
-    whole company: run it off the event loop. Raises ValueError for a repeated participant.
+    whole company: run it off the event loop, and `watch` it.
+
+    Raises ValueError for a repeated participant.
     """
     places = sum(person.capacity for person in pool if person.role != "mentee")
     if places * sum(person.role != "mentor" for person in pool) > DENSE:
-        return solve_large(pool, policy, seed)
+        return solve_large(pool, policy, seed, watch=watch)
     return solve_dense(pool, policy, seed)
 
 

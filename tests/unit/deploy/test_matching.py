@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from deploy.demo.run import ROSTER
 from deploy.matching import FileError, make_pool, match
+from services.matching.engine.watch import Watch
 
 POLICY = """
 min_level_gap = 2
@@ -43,7 +44,7 @@ def test_a_roster_becomes_a_pool_and_a_pool_pairs_the_same_each_time(
     waiting = sum(who.startswith("mentee") for who in told["waiting"])
     assert told["matched"]["mentees"] + waiting == told["pool"]["mentees"] == 40
     first = pairs.read_bytes(), report.read_bytes()
-    match(pool, policy, 3, pairs, report)
+    match(pool, policy, 3, pairs, report, Watch())
     assert (pairs.read_bytes(), report.read_bytes()) == first
 
 
@@ -82,7 +83,7 @@ def test_a_file_that_cant_be_used_is_named_with_the_place_and_the_rule(
     pool.write_text(lines)
     policy.write_text(rules)
     with pytest.raises(FileError) as refused:
-        match(pool, policy, 1, pairs, report)
+        match(pool, policy, 1, pairs, report, Watch())
     assert said in str(refused.value)
     assert not pairs.exists()
     assert not report.exists()

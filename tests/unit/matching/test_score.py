@@ -1,9 +1,16 @@
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from services.matching.engine.model import DEFAULT_WEIGHTS, MAX_SCORE, snapshot_id
+from services.matching.engine.model import (
+    DEFAULT_WEIGHTS,
+    MAX_SCORE,
+    Candidate,
+    Policy,
+    Snapshot,
+)
 from services.matching.engine.score import topics_covered
 from services.matching.engine.solve import assess
 from shared.events.participants import Preferences, WorkingHours
@@ -113,9 +120,15 @@ def test_weights_that_cannot_be_are_refused(weights: dict[str, int]) -> None:
         policy(weights=weights)
 
 
-def test_a_snapshot_is_its_content_whatever_the_order() -> None:
-    pool = [mentor(vetoes=("b", "a")), mentee()]
+def test_a_snapshot_is_the_content_of_pool_and_policy() -> None:
+    def snapshot(pool: Sequence[Candidate], rules: Policy) -> str:
+        found = Snapshot()
+        lines = [found.add(candidate) for candidate in pool]
+        assert [Candidate.model_validate_json(line) for line in lines] == list(pool)
+        return found.id(rules)
+
+    pool = [mentee(), mentor(vetoes=("b", "a"))]
     same = [mentee(), mentor(vetoes=("a", "b", "a"))]
-    assert snapshot_id(pool, policy()) == snapshot_id(same, policy(weights=DEFAULT_WEIGHTS))
-    assert snapshot_id(pool, policy()) != snapshot_id(pool[:1], policy())
-    assert snapshot_id(pool, policy()) != snapshot_id(pool, policy(min_level_gap=3))
+    assert snapshot(pool, policy()) == snapshot(same, policy(weights=DEFAULT_WEIGHTS))
+    assert snapshot(pool, policy()) != snapshot(pool[:1], policy())
+    assert snapshot(pool, policy()) != snapshot(pool, policy(min_level_gap=3))

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import pytest
 
+from shared import scheduling
 from shared.clock import ManualClock
 from shared.scheduling import Job, Scheduler
 from tests.contract.stores import START
@@ -17,12 +18,17 @@ class SharedLease:
 
     def __init__(self, notes: list[str], *, ours: bool = True) -> None:
         self.ours = ours
+        self.holds = 0
+        self.held_often = asyncio.Event()
         self._notes = notes
 
     def held(self) -> bool:
         return self.ours
 
     async def hold(self, note: str | None = None) -> bool:
+        self.holds += 1
+        if self.holds > 3:
+            self.held_often.set()
         if self.ours and note is not None:
             self._notes.append(note)
         return self.ours
@@ -66,6 +72,19 @@ async def test_a_failing_job_stops_neither_the_others_nor_the_scheduler(
     await scheduler.stop()
     assert await scheduler.done_until() == START
     assert not scheduler.alive()
+
+
+async def test_the_lease_is_held_while_a_job_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "_KEEP_SECONDS", 0.001)
+    lease = SharedLease([])
+
+    async def long(_now: datetime) -> None:
+        await asyncio.wait_for(lease.held_often.wait(), 5)
+
+    await scheduler_of(long, lease=lease).tick()
+    held = lease.holds
+    await asyncio.sleep(0.02)
+    assert lease.holds == held
 
 
 async def test_stopping_finishes_the_job_under_way() -> None:
