@@ -13,7 +13,7 @@ from deploy.client import Json
 from deploy.demo.people import Actor, make_plan, profile
 from services.enrollment.domain import manager_chain
 from services.enrollment.roster import parse
-from services.matching.engine.model import Candidate, Policy, Result
+from services.matching.engine.model import Candidate, Explanation, Policy, Result
 from services.matching.engine.solve import solve
 from services.matching.engine.watch import Watch
 from shared.errors import UpwardError
@@ -91,8 +91,15 @@ def report_of(result: Result, policy: Policy, seed: int) -> Json:
         "mean_dissimilarity": result.mean_dissimilarity,
         "mean_dissimilarity_random": result.mean_dissimilarity_random,
         "unmatched": result.unmatched_counts(),
-        "waiting": result.unmatched,
+        "waiting": {
+            who: {"reason": code} | _explained(result.explained.get(who))
+            for who, code in result.unmatched.items()
+        },
     }
+
+
+def _explained(why: Explanation | None) -> Json:
+    return {} if why is None else asdict(why)
 
 
 def make_pool(roster: Path, pool: Path, *, mentors: int, mentees: int, seed: int) -> int:

@@ -15,6 +15,8 @@ from services.matching.domain.round import (
     RoundProgress,
     RoundStatus,
 )
+from services.matching.engine.model import Nearest, RuleCode
+from services.matching.engine.reasons import in_words
 from services.matching.repository import own_member
 from shared.clock import Instant
 from shared.errors import raise_not_found
@@ -112,8 +114,31 @@ class PairView(BaseModel):
         )
 
 
+class NearestView(BaseModel):
+    """The partner whom the fewest rules keep away: which, and what lacks, also in words."""
+
+    rules: list[RuleCode]
+    levels: int
+    minutes: int
+    text: str
+
+    @classmethod
+    def of(cls, nearest: Nearest) -> "NearestView":
+        """Return what everybody may read who may read of the one who waits."""
+        return cls(
+            rules=list(nearest.rules),
+            levels=nearest.levels,
+            minutes=nearest.minutes,
+            text=in_words(nearest),
+        )
+
+
 class WaitingEntry(BaseModel):
-    """Somebody without a partner: why, and since when they are ready."""
+    """Somebody without a partner: why, and since when they are ready.
+
+    `nearest` is what the last round found, where nobody suited. `excluded` and `eligible` count the
+    other side, for coordinators alone: how many each rule keeps away, and how many others took.
+    """
 
     participant_id: str
     person_id: str
@@ -121,6 +146,9 @@ class WaitingEntry(BaseModel):
     reason: WaitingCode
     ready: bool
     waiting_days: float | None
+    nearest: NearestView | None
+    excluded: dict[RuleCode, int] | None
+    eligible: int | None
 
 
 def routes() -> APIRouter:
@@ -258,6 +286,8 @@ def _waiting(member: PoolMember, call: Call) -> list[WaitingEntry]:
         days = None
         if member.ready:
             days = (call.now - member.ready_since(role)).total_seconds() / 86400
+        why = member.explained if code == member.unmatched else None
+        counted = why if call.caller.coordinates(member.program_id) else None
         entries.append(
             WaitingEntry(
                 participant_id=member.id,
@@ -266,6 +296,9 @@ def _waiting(member: PoolMember, call: Call) -> list[WaitingEntry]:
                 reason=code,
                 ready=member.ready,
                 waiting_days=days,
+                nearest=NearestView.of(why.nearest) if why and why.nearest else None,
+                excluded=counted.excluded if counted else None,
+                eligible=counted.eligible if counted else None,
             )
         )
     return entries

@@ -190,6 +190,9 @@ def _parts(begun: Round, found: _Found, result: Result) -> Iterator[RoundPart]:
             round_id=begun.id,
             pairs=some_pairs,
             waiting=dict(some_waiting),
+            explained={
+                who: result.explained[who] for who, _ in some_waiting if who in result.explained
+            },
             marks={who: found.marks[who] for who in people},
         )
 
@@ -348,8 +351,10 @@ async def _commit_part(tx: Transaction, part_id: str, now: datetime) -> None:
                     members[who] = tx.put(members[who].missed("no_partner_left"))
         await _others_turn(number)
     for who, code in part.waiting.items():
-        if who in still and members[who].unmatched != code:
-            tx.put(members[who].missed(code))
+        if who in still:
+            missed = members[who].missed(code, part.explained.get(who))
+            if missed is not members[who]:
+                tx.put(missed)
     tx.put(opened)
     tx.delete(part)
 

@@ -40,6 +40,7 @@ from shared.events.participants import (
     Resumed,
     TrainingCompleted,
     Withdrawn,
+    WorkingHours,
 )
 from shared.events.programs import ProgramClosed
 from shared.store.port import Transaction
@@ -456,7 +457,8 @@ async def test_one_no_frees_both_tells_nobody_whose_and_is_not_asked_again(
         for entry in waiting
     ]
     assert about[0] == about[1]
-    assert about[0].keys() == {"reason", "ready", "waiting_days"}
+    told = {"reason", "ready", "waiting_days", "nearest", "excluded", "eligible"}
+    assert about[0].keys() == told
 
     again = await office.round()
     assert again["figures"]["proposed"] == 0
@@ -611,6 +613,50 @@ async def test_who_waits_is_told_why_and_a_participant_sees_only_themself(empty:
         for entry in items(await empty.coordinator.get(url))
     }
     assert (days[left], days["untrained"]) == (2, None)
+
+
+async def test_who_waits_is_told_how_near_a_partner_is_and_coordinators_how_many_are_not(
+    empty: Office,
+) -> None:
+    near, far = WorkingHours(start="16:10", end="20:00"), WorkingHours(start="18:00", end="22:00")
+    await empty.publish(
+        published(min_overlap_minutes=60),
+        enrolled("m1", working_hours=near),
+        enrolled("m2", level=3, working_hours=far),
+        senior("s"),
+    )
+    await empty.round()
+    url = f"{BASE}/programs/{PROGRAM}/waiting-list"
+    by_id = {entry["participant_id"]: entry for entry in items(await empty.coordinator.get(url))}
+    assert by_id["s"]["reason"] == "working_hours"
+    assert by_id["s"]["excluded"] == {"level_gap": 1, "working_hours": 2}
+    assert by_id["s"]["eligible"] == 0
+    assert by_id["s"]["nearest"] == {
+        "rules": ["working_hours"],
+        "levels": 0,
+        "minutes": 10,
+        "text": "With the nearest partner, 10 more minutes a day of shared working time are"
+        " needed.",
+    }
+    assert by_id["m2"]["nearest"]["rules"] == ["level_gap", "working_hours"]
+    assert (by_id["m2"]["nearest"]["levels"], by_id["m2"]["nearest"]["minutes"]) == (1, 60)
+
+    (own,) = items(await (await empty.person("s")).get(url))
+    assert own == by_id["s"] | {"excluded": None, "eligible": None}
+
+
+async def test_nothing_that_is_told_of_who_waits_says_that_somebody_does_not_want_them(
+    empty: Office,
+) -> None:
+    await empty.publish(published(), enrolled("m"), senior("s"))
+    await empty.round()
+    (pair,) = await empty.pairs("proposed")
+    await empty.answer(pair, "m", "decline")
+    await empty.running.settle()
+    await empty.round()
+    url = f"{BASE}/programs/{PROGRAM}/waiting-list"
+    for entry in items(await empty.coordinator.get(url)):
+        assert (entry["reason"], entry["excluded"], entry["nearest"]) == ("no_partner", {}, None)
 
 
 async def test_the_waiting_list_is_read_page_by_page(empty: Office) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import ClassVar, Literal, Self, get_args
 
 from services.matching.domain.program import Program
-from services.matching.engine.model import Candidate, UnmatchedCode
+from services.matching.engine.model import Candidate, Explanation, UnmatchedCode
 from shared.clock import Instant
 from shared.errors import RuleViolationError
 from shared.events.pairs import PairSide
@@ -97,6 +97,8 @@ class PoolMember(Document):
     """Proposals that others declined since the last pair."""
     unmatched: UnmatchedCode | None = None
     """Why the last round found nobody."""
+    explained: Explanation | None = None
+    """More of it, where all that a round asks for was known."""
 
     @classmethod
     def placeholder(cls, event: ParticipantState | ParticipantEvent) -> Self:
@@ -194,7 +196,7 @@ class PoolMember(Document):
         if not self.available(role):
             raise RuleViolationError("The participant is not available.", code="not_available")
         seated = self._with_seat(role, self.seat(role).model_copy(update={"pair_id": pair_id}))
-        return seated.changed(unmatched=None)
+        return seated.changed(unmatched=None, explained=None)
 
     def paired_with(self, persons: Iterable[str]) -> Self:
         """Remember partners for ever, from the moment that the pair exists."""
@@ -215,9 +217,11 @@ class PoolMember(Document):
             turned_down=turned_down, declines=self.declines + int(declined_by_other)
         )
 
-    def missed(self, code: UnmatchedCode) -> Self:
-        """Remember why a round found nobody."""
-        return self.changed(unmatched=code)
+    def missed(self, code: UnmatchedCode, why: Explanation | None = None) -> Self:
+        """Remember why a round found nobody; the same reason again changes nothing."""
+        if (self.unmatched, self.explained) == (code, why):
+            return self
+        return self.changed(unmatched=code, explained=why)
 
     def side(self) -> PairSide:
         """Return the member as a pair's event names them.

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from services.matching.engine.model import FoundPair, Result, UnmatchedCode
+from services.matching.engine.model import Explanation, FoundPair, Result, UnmatchedCode
 from shared.clock import Instant
 from shared.errors import RuleViolationError
 from shared.events.pairs import RoleCounts, RoundCompleted
@@ -211,6 +211,7 @@ class RoundPart(Document):
     round_id: str
     pairs: tuple[FoundPair, ...] = ()
     waiting: dict[str, UnmatchedCode] = Field(default_factory=dict)
+    explained: dict[str, Explanation] = Field(default_factory=dict)
     marks: dict[str, str]
 
     @classmethod

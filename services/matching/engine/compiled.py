@@ -20,12 +20,14 @@ from services.matching.engine.instance import (
     RULE_ORDER,
     SAME_BOSS,
     SAME_DEPARTMENT,
+    UNTOLD_BITS,
     WORKING_HOURS,
     Barred,
     Instance,
     Side,
     Tables,
 )
+from services.matching.engine.reasons import MOST, NOBODY
 from services.matching.engine.score import DEPARTMENT, FAR_APART, LEVELS
 
 F = TypeVar("F")
@@ -379,9 +381,11 @@ def widen(
 @_compiled(parallel=True)
 def broken_rules(
     rows: Side, columns: Side, t: Tables, barred: Barred, people: Ints,
-    counts: Ints, eligible: Ints,
+    counts: Ints, eligible: Ints, nearest: Longs,
 ) -> None:  # fmt: skip
-    """Write how many columns each rule forbids to each of the people, and how many none forbids."""
+    """Write how many columns each rule forbids to each of the people, how many none forbids, and
+    the distance of the nearest (`reasons.distance`).
+    """
     n_columns = len(columns.level)
     for place in prange(len(people)):
         row = people[place]
@@ -389,11 +393,13 @@ def broken_rules(
         for at in range(barred.starts[row], barred.starts[row + 1]):
             why[barred.columns[at]] = barred.why[at]
         by_hours, by_tongues = t.overlap[rows.hours[row]], t.tongues[rows.tongues[row]]
+        short = t.short[rows.hours[row]]
         percent = columns.percent[rows.site[row]]
         sign = -1 if t.rows_are_mentors else 1
         boss = rows.boss[row] if t.different_boss else -1
         told = np.zeros(len(RULE_ORDER), np.int32)
         allowed = 0
+        near = np.int64(NOBODY)
         for c in range(n_columns):
             bits = 0
             if sign * (columns.level[c] - rows.level[row]) < t.min_gap:
@@ -409,12 +415,21 @@ def broken_rules(
             if by_hours[columns.hours[c]] < 0:
                 bits |= WORKING_HOURS
             bits |= why[c]
+            rules = np.int64(0)
             for rule in range(len(told)):
                 told[rule] += bits >> rule & 1
+                rules += bits >> rule & 1
+            if bits and not bits & UNTOLD_BITS:
+                levels = t.min_gap - sign * (columns.level[c] - rows.level[row])
+                far = rules << 40 | np.int64(bits) << 24
+                far |= np.int64(min(max(levels, 0), MOST)) << 12
+                far |= np.int64(min(short[columns.hours[c]], MOST))
+                near = min(near, far)
             if bits == 0 and not _other_way_round(row, c, rows, columns, t):
                 allowed += 1
         counts[place] = told
         eligible[place] = allowed
+        nearest[place] = near
 
 
 class Compiled:
@@ -449,9 +464,14 @@ class Compiled:
             )
         )  # fmt: skip
 
-    def broken_rules(self, inst: Instance, people: Ints) -> tuple[Ints, Ints]:
-        """Return, for these rows, how many columns each rule forbids and how many are allowed."""
+    def broken_rules(self, inst: Instance, people: Ints) -> tuple[Ints, Ints, Longs]:
+        """Return, for these rows, how many columns each rule forbids, how many are allowed, and
+        the distance of the nearest.
+        """
         counts = np.zeros((len(people), len(RULE_ORDER)), dtype=np.int32)
         eligible = np.zeros(len(people), dtype=np.int32)
-        broken_rules(inst.rows, inst.columns, inst.tables, inst.barred, people, counts, eligible)
-        return counts, eligible
+        nearest = np.zeros(len(people), dtype=np.int64)
+        broken_rules(
+            inst.rows, inst.columns, inst.tables, inst.barred, people, counts, eligible, nearest
+        )
+        return counts, eligible, nearest

@@ -63,6 +63,8 @@ class Tables(NamedTuple):
     """
 
     overlap: Ints
+    short: Ints
+    """The minutes of a day that lack where the policy asks for more than both sides share."""
     tongues: Ints
     coverage_weight: int
     difference_weight: int
@@ -100,6 +102,8 @@ RULE_ORDER: tuple[RuleCode, ...] = get_args(RuleCode)
     NO_COMMON_LANGUAGE, WORKING_HOURS, FORMER_PARTNER, VETO, SAME_PERSON,
 ) = (1 << place for place in range(10))  # fmt: skip
 """The rules as bits, in the order of `RULE_ORDER`."""
+UNTOLD_BITS = VETO | SAME_PERSON
+"""Those that nobody is told of: they would say that somebody does not want them."""
 
 
 def _ranked(*facts: Ints) -> tuple[NDArray[np.intp], Ints]:
@@ -272,6 +276,7 @@ def _tables(columns: Columns, policy: Policy, turns: int, rows_are_mentors: bool
     tongues[spoken @ spoken.T == 0] = NEVER
     return Tables(
         overlap=overlap.astype(np.int32),
+        short=np.maximum(policy.min_overlap_minutes - minutes, 0).astype(np.int32),
         tongues=tongues.astype(np.int32),
         coverage_weight=_fraction(policy.weight("coverage")),
         difference_weight=_fraction(policy.weight("difference")),
@@ -392,6 +397,7 @@ def swapped(inst: Instance) -> Instance:
         columns=inst.rows,
         tables=inst.tables._replace(
             overlap=np.ascontiguousarray(inst.tables.overlap.T),
+            short=np.ascontiguousarray(inst.tables.short.T),
             rows_are_mentors=not inst.tables.rows_are_mentors,
         ),
         barred=Barred(starts.astype(np.int64), owners[order], inst.barred.why[order]),

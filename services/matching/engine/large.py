@@ -10,9 +10,15 @@ from services.matching.engine.assignment import Assignment, Kernels, assign
 from services.matching.engine.columns import Columns, pack
 from services.matching.engine.constraints import applied_rules
 from services.matching.engine.instance import RULE_ORDER, Instance, instance, sample, swapped
-from services.matching.engine.model import Candidate, Policy, Result, UnmatchedCode
+from services.matching.engine.model import (
+    Candidate,
+    Explanation,
+    Policy,
+    Result,
+    UnmatchedCode,
+)
 from services.matching.engine.pairs import found_pairs, mean, pair_terms
-from services.matching.engine.reasons import main_reason
+from services.matching.engine.reasons import NOBODY, code_of, explanation
 from services.matching.engine.watch import Progress, Watch
 from shared.events.pairs import RoleCounts
 
@@ -54,8 +60,9 @@ def solve_large(
     terms = pair_terms(inst, found.rows, found.columns)
     mentors, mentees = _ids(columns, inst, found)
     objective = int(found.scores.sum())
+    explained = _explained(columns, inst, policy, kernels, {*mentors, *mentees})
     unmatched: dict[str, UnmatchedCode] = dict(columns.unknown)
-    unmatched |= _reasons(columns, inst, policy, kernels, {*mentors, *mentees})
+    unmatched |= {who: code_of(why) for who, why in explained.items()}
     return Result(
         pairs=found_pairs(mentors, mentees, terms, applied_rules(policy)),
         unmatched=dict(sorted(unmatched.items())),
@@ -66,6 +73,7 @@ def solve_large(
         gap=1 - objective / found.bound if found.bound else 0.0,
         mean_dissimilarity=mean(terms["difference"]),
         mean_dissimilarity_random=_random_dissimilarity(inst, kernels),
+        explained=dict(sorted(explained.items())),
         limited=found.limited,
     )
 
@@ -97,26 +105,29 @@ def _ids(columns: Columns, inst: Instance, found: Assignment) -> tuple[list[str]
     return (rows, others) if inst.tables.rows_are_mentors else (others, rows)
 
 
-def _reasons(
+def _explained(
     columns: Columns, inst: Instance, policy: Policy, kernels: Kernels, matched: set[str]
-) -> dict[str, UnmatchedCode]:
+) -> dict[str, Explanation]:
     """Return why those known who are not matched are not; in both roles, by all they could meet."""
     applied = applied_rules(policy)
     tally = np.zeros((len(columns.ids), len(RULE_ORDER)), dtype=np.int64)
-    courted = np.zeros(len(columns.ids), dtype=np.bool_)
+    left = np.zeros(len(columns.ids), dtype=np.int64)
+    near = np.full(len(columns.ids), NOBODY, dtype=np.int64)
     waits = np.array([who not in matched for who in columns.ids], dtype=np.bool_)
     for side in (inst, swapped(inst)):
         people = np.flatnonzero(waits[side.rows.people]).astype(np.int32)
-        counts, eligible = kernels.broken_rules(side, people)
-        tally[side.rows.people[people]] += counts
-        courted[side.rows.people[people]] |= eligible > 0
-    found: dict[str, UnmatchedCode] = {}
+        counts, eligible, nearest = kernels.broken_rules(side, people)
+        persons = side.rows.people[people]
+        tally[persons] += counts
+        left[persons] += eligible
+        near[persons] = np.minimum(near[persons], nearest)
+    found: dict[str, Explanation] = {}
     for person in np.flatnonzero(waits).tolist():
         by_rule = dict(zip(RULE_ORDER, tally[person].tolist(), strict=True))
-        found[columns.ids[person]] = (
-            "no_partner_left"
-            if courted[person]
-            else main_reason({rule: by_rule[rule] for rule in applied})
+        found[columns.ids[person]] = explanation(
+            {rule: by_rule[rule] for rule in applied},
+            int(left[person]),
+            int(near[person]),
         )
     return found
 

@@ -1,7 +1,7 @@
 """What the engine is given, and what it gives back."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Literal, Self, get_args
 
@@ -118,6 +118,29 @@ class FoundPair:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """Somebody's nearest partner: the one with the fewest rules between them.
+
+    `levels` and `minutes` are what lacks in the gap of levels, and in a day's shared working time.
+    """
+
+    rules: tuple[RuleCode, ...]
+    levels: int
+    minutes: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why somebody waits: how many of the other side each rule keeps away (some are kept away by
+    several), and how many are left, all of whom others took; without those, how near one was.
+    """
+
+    eligible: int
+    excluded: dict[RuleCode, int]
+    nearest: Nearest | None
+
+
+@dataclass(frozen=True)
 class Result:
     """What `solve` found, and how good it is; ids are participants'.
 
@@ -136,6 +159,8 @@ class Result:
     gap: float
     mean_dissimilarity: float | None
     mean_dissimilarity_random: float | None
+    explained: dict[str, Explanation] = field(default_factory=dict)
+    """Of those unmatched whose facts are all known, more than the reason."""
     limited: bool = False
     """Whether the time was up before the gap was small: another run may find other pairs."""
 

@@ -21,6 +21,7 @@ from services.matching.engine.instance import (
     WORKING_HOURS,
     Instance,
 )
+from services.matching.engine.reasons import NOBODY, distances
 from services.matching.engine.score import DEPARTMENT, FAR_APART, LEVELS
 
 _LAST = (1 << 32) - 1
@@ -148,11 +149,14 @@ class Plain:
                 owners[seat] = row
         return seated
 
-    def broken_rules(self, inst: Instance, people: Ints) -> tuple[Ints, Ints]:
-        """Return, for these rows, how many columns each rule forbids and how many are allowed."""
+    def broken_rules(self, inst: Instance, people: Ints) -> tuple[Ints, Ints, Longs]:
+        """Return, for these rows, how many columns each rule forbids, how many are allowed, and
+        the distance of the nearest.
+        """
         r, c, t = inst.rows, inst.columns, inst.tables
         counts = np.zeros((len(people), len(RULE_ORDER)), dtype=np.int32)
         eligible = np.zeros(len(people), dtype=np.int32)
+        nearest = np.full(len(people), NOBODY, dtype=np.int64)
         for place, row in enumerate(people.tolist()):
             told = slice(inst.barred.starts[row], inst.barred.starts[row + 1])
             bits = np.zeros(len(c.level), dtype=np.int32)
@@ -169,7 +173,10 @@ class Plain:
             each = bits[:, None] >> np.arange(len(RULE_ORDER)) & 1
             counts[place] = each.sum(axis=0)
             eligible[place] = ((bits == 0) & ~_other_way_round(inst, row)).sum()
-        return counts, eligible
+            short = t.short[r.hours[row], c.hours]
+            far = distances(each.sum(axis=1), bits, t.min_gap - below, short)
+            nearest[place] = far.min(initial=NOBODY)
+        return counts, eligible, nearest
 
 
 def _search(

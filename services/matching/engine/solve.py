@@ -9,10 +9,12 @@ from scipy.optimize import linear_sum_assignment
 from services.matching.engine.columns import draw
 from services.matching.engine.constraints import applied_rules, forbidden, unknown_fact
 from services.matching.engine.grid import Grid, Mask
+from services.matching.engine.instance import RULE_ORDER
 from services.matching.engine.large import solve_large
 from services.matching.engine.model import (
     MAX_SCORE,
     Candidate,
+    Explanation,
     FoundPair,
     Policy,
     Result,
@@ -20,7 +22,7 @@ from services.matching.engine.model import (
     UnmatchedCode,
 )
 from services.matching.engine.pairs import found_pairs, mean
-from services.matching.engine.reasons import main_reason
+from services.matching.engine.reasons import NOBODY, code_of, distances, explanation
 from services.matching.engine.score import Points, term_points
 from services.matching.engine.watch import Watch
 from shared.events.pairs import RoleCounts
@@ -76,13 +78,10 @@ def solve_dense(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
     mentees = [person for person in known if person.role != "mentor"]
 
     grid = Grid(mentors, mentees, policy)
-    allowed = np.ones(grid.shape, dtype=np.bool_)
-    tally = {person.participant_id: dict.fromkeys(applied_rules(policy), 0) for person in known}
+    broken = np.zeros(grid.shape, dtype=np.int16)
     for code, mask in forbidden(grid):
-        allowed &= ~mask
-        _count(tally, mentors, code, mask.sum(axis=1))
-        _count(tally, mentees, code, mask.sum(axis=0))
-    allowed &= ~_second_ways(grid)
+        broken |= mask.astype(np.int16) << RULE_ORDER.index(code)
+    allowed = (broken == 0) & ~_second_ways(grid)
 
     terms = term_points(grid)
     total = np.zeros(grid.shape, dtype=np.int32)
@@ -92,12 +91,8 @@ def solve_dense(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
 
     matched = {mentors[row].participant_id for row in rows}
     matched |= {mentees[column].participant_id for column in columns}
-    courted = {mentors[row].participant_id for row in np.flatnonzero(allowed.any(axis=1))}
-    courted |= {mentees[column].participant_id for column in np.flatnonzero(allowed.any(axis=0))}
-    for person in known:
-        who = person.participant_id
-        if who not in matched:
-            unmatched[who] = "no_partner_left" if who in courted else main_reason(tally[who])
+    explained = _explained(grid, broken, allowed, matched)
+    unmatched |= {who: code_of(why) for who, why in explained.items()}
 
     objective = int(total[rows, columns].sum())
     return Result(
@@ -113,7 +108,39 @@ def solve_dense(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
         gap=0.0,
         mean_dissimilarity=mean(terms["difference"][rows, columns]),
         mean_dissimilarity_random=mean(terms["difference"][allowed]),
+        explained=dict(sorted(explained.items())),
     )
+
+
+def _explained(
+    grid: Grid, broken: NDArray[np.int16], allowed: Mask, matched: set[str]
+) -> dict[str, Explanation]:
+    """Return why those who are not matched are not; in both roles, by all they could meet."""
+    applied = applied_rules(grid.policy)
+    tally: dict[str, dict[RuleCode, int]] = {}
+    eligible: dict[str, int] = {}
+    near: dict[str, int] = {}
+    lacking = np.maximum(grid.policy.min_level_gap - grid.level_distance, 0)
+    short = np.zeros_like(lacking)
+    if "working_hours" in applied:
+        short = np.maximum(grid.policy.min_overlap_minutes - grid.overlap, 0)
+    for people, sides in (
+        (grid.mentors, (broken, allowed, lacking, short)),
+        (grid.mentees, (broken.T, allowed.T, lacking.T, short.T)),
+    ):
+        for place, person in enumerate(people):
+            who = person.participant_id
+            if who in matched:
+                continue
+            bits, free, levels, minutes = (side[place] for side in sides)
+            each = bits[:, None] >> np.arange(len(RULE_ORDER)) & 1
+            counts = tally.setdefault(who, dict.fromkeys(applied, 0))
+            for rule in applied:
+                counts[rule] += int(each[:, RULE_ORDER.index(rule)].sum())
+            eligible[who] = eligible.get(who, 0) + int(free.sum())
+            far = distances(each.sum(axis=1), bits, levels, minutes)
+            near[who] = min(near.get(who, NOBODY), int(far.min(initial=NOBODY)))
+    return {who: explanation(counts, eligible[who], near[who]) for who, counts in tally.items()}
 
 
 def _in_drawn_order(pool: Sequence[Candidate], seed: int) -> list[Candidate]:
@@ -195,13 +222,3 @@ def assess(mentor: Candidate, mentees: Sequence[Candidate], policy: Policy) -> F
     grid = Grid([mentor], mentees, policy)
     everybody = np.arange(len(mentees))
     return _pairs(grid, term_points(grid), np.zeros_like(everybody), everybody)[0]
-
-
-def _count(
-    tally: dict[str, dict[RuleCode, int]],
-    people: Sequence[Candidate],
-    code: RuleCode,
-    counts: NDArray[np.intp],
-) -> None:
-    for person, count in zip(people, counts.tolist(), strict=True):
-        tally[person.participant_id][code] += count

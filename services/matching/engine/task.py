@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from services.matching.engine.model import (
     Candidate,
+    Explanation,
     FoundPair,
     Frozen,
     Policy,
@@ -64,8 +65,9 @@ class Line:
     progress: Progress | None = None
     pairs: tuple[FoundPair, ...] | None = None
     waiting: dict[str, UnmatchedCode] | None = None
+    explained: dict[str, Explanation] | None = None
     result: Result | None = None
-    """The last line: the figures, without pairs and without those who wait."""
+    """The last line: the figures, without what the other lines hold."""
 
 
 _LINE: TypeAdapter[Line] = TypeAdapter(Line)
@@ -82,8 +84,9 @@ def tell(result: Result) -> Iterator[bytes]:
         yield told(Line(pairs=result.pairs[start : start + _AT_ONCE]))
     waiting = iter(result.unmatched.items())
     while some := dict(itertools.islice(waiting, _AT_ONCE)):
-        yield told(Line(waiting=some))
-    yield told(Line(result=replace(result, pairs=(), unmatched={})))
+        why = {who: result.explained[who] for who in some if who in result.explained}
+        yield told(Line(waiting=some, explained=why))
+    yield told(Line(result=replace(result, pairs=(), unmatched={}, explained={})))
 
 
 @dataclass
@@ -94,6 +97,7 @@ class Answer:
     result: Result | None = None
     _pairs: list[FoundPair] = field(default_factory=list)
     _waiting: dict[str, UnmatchedCode] = field(default_factory=dict)
+    _explained: dict[str, Explanation] = field(default_factory=dict)
 
     def hear(self, text: bytes) -> None:
         """Take a line. Raises ValidationError for what is none."""
@@ -102,7 +106,11 @@ class Answer:
             self.progress = line.progress
         self._pairs += line.pairs or ()
         self._waiting |= line.waiting or {}
+        self._explained |= line.explained or {}
         if line.result is not None:
             self.result = replace(
-                line.result, pairs=tuple(self._pairs), unmatched=dict(self._waiting)
+                line.result,
+                pairs=tuple(self._pairs),
+                unmatched=dict(self._waiting),
+                explained=dict(self._explained),
             )

@@ -8,6 +8,11 @@ from zoneinfo import ZoneInfo
 from services.matching.engine.model import Candidate, Policy
 from shared.events.participants import WorkingHours
 
+RULES = (
+    "level_gap", "reporting_line", "same_department", "same_boss", "cross_region",
+    "no_common_language", "working_hours", "former_partner", "veto", "same_person",
+)  # fmt: skip
+
 
 @cache
 def shared_minutes(
@@ -28,30 +33,31 @@ def shared_minutes(
     return max(len(one & other) for one in days(mentor, here) for other in days(mentee, there))
 
 
-def may_pair(mentor: Candidate, mentee: Candidate, policy: Policy) -> bool:
-    for person in (mentor, mentee):
-        if person.level is None or person.department is None or person.timezone is None:
-            return False
+def unknown(person: Candidate) -> bool:
+    return person.level is None or person.department is None or person.timezone is None
+
+
+def broken(mentor: Candidate, mentee: Candidate, policy: Policy) -> dict[str, int]:
+    """Return the rules that keep two known people apart, in their order, and what lacks to each."""
     assert mentor.level is not None
     assert mentee.level is not None
     assert mentor.timezone is not None
     assert mentee.timezone is not None
-    for one, other in ((mentor, mentee), (mentee, mentor)):
-        if other.person_id in (
-            one.person_id, *one.manager_chain, *one.former_partners, *one.vetoes
-        ):  # fmt: skip
-            return False
-    if mentor.level - mentee.level < policy.min_level_gap:
-        return False
+    found: dict[str, int] = {}
+    if (levels := mentor.level - mentee.level) < policy.min_level_gap:
+        found["level_gap"] = policy.min_level_gap - levels
+    both = ((mentor, mentee), (mentee, mentor))
+    if any(other.person_id in one.manager_chain for one, other in both):
+        found["reporting_line"] = 0
     if policy.cross_department and mentor.department == mentee.department:
-        return False
+        found["same_department"] = 0
     bosses = mentor.manager_chain[:1] + mentee.manager_chain[:1]
     if policy.different_boss and len(bosses) == 2 and bosses[0] == bosses[1]:
-        return False
+        found["same_boss"] = 0
     if not policy.cross_region and (mentor.region is None or mentor.region != mentee.region):
-        return False
+        found["cross_region"] = 0
     if not {t[:2] for t in mentor.languages} & {t[:2] for t in mentee.languages}:
-        return False
+        found["no_common_language"] = 0
     minutes = shared_minutes(
         mentor.working_hours,
         mentor.timezone,
@@ -59,7 +65,53 @@ def may_pair(mentor: Candidate, mentee: Candidate, policy: Policy) -> bool:
         mentee.timezone,
         policy.term_middle,
     )
-    return minutes >= policy.min_overlap_minutes
+    if minutes < policy.min_overlap_minutes:
+        found["working_hours"] = policy.min_overlap_minutes - minutes
+    if any(other.person_id in one.former_partners for one, other in both):
+        found["former_partner"] = 0
+    if any(other.person_id in one.vetoes for one, other in both):
+        found["veto"] = 0
+    if mentor.person_id == mentee.person_id:
+        found["same_person"] = 0
+    return found
+
+
+def may_pair(mentor: Candidate, mentee: Candidate, policy: Policy) -> bool:
+    if unknown(mentor) or unknown(mentee):
+        return False
+    return not broken(mentor, mentee, policy)
+
+
+def explain(
+    who: Candidate, pool: Sequence[Candidate], policy: Policy
+) -> tuple[int, dict[str, int], tuple[tuple[str, ...], int, int] | None]:
+    """Return how many suit somebody, how many each rule keeps away, and the nearest of those."""
+    others = [other for other in pool if other.role != who.role and not unknown(other)]
+    between = [
+        broken(who, other, policy) if who.role == "mentor" else broken(other, who, policy)
+        for other in others
+    ]
+    kept_away: dict[str, int] = {}
+    for rule in RULES:
+        if count := sum(rule in found for found in between):
+            kept_away[rule] = count
+    suit = sum(not found for found in between)
+    near = [
+        (
+            len(found),
+            sum(2 ** RULES.index(rule) for rule in found),
+            found.get("level_gap", 0),
+            found.get("working_hours", 0),
+            tuple(found),
+        )
+        for found in between
+        if found and not found.keys() & {"veto", "same_person"}
+    ]
+    told = {rule: kept_away[rule] for rule in kept_away if rule not in {"veto", "same_person"}}
+    if suit or not near:
+        return suit, told, None
+    _, _, levels, minutes, rules = min(near)
+    return suit, told, (rules, levels, minutes)
 
 
 def score(mentor: Candidate, mentee: Candidate, policy: Policy) -> dict[str, int]:

@@ -20,7 +20,7 @@ from services.matching.engine.score import term_points
 from services.matching.engine.solve import solve_dense
 from tests.load.matching.pools import pool as drawn
 from tests.unit.matching.builders import mentee, mentor, policy, topics
-from tests.unit.matching.oracle import may_pair, score
+from tests.unit.matching.oracle import explain, may_pair, score, unknown
 from tests.unit.matching.strategies import POLICIES, check_near, people
 
 KERNELS: list[Kernels] = [Compiled(), Plain()]
@@ -87,9 +87,9 @@ def test_as_many_are_matched_as_can_be_and_the_total_is_as_near_as_it_says(
     # Each bidder may be content with one point less than the best.
     assert exact.objective - found.objective <= 2 * exact.matched.mentees
     both = found.unmatched.keys() & exact.unmatched.keys()
-    assert {who: found.unmatched[who] for who in both} == {
-        who: exact.unmatched[who] for who in both
-    }
+    for who in both:
+        assert found.unmatched[who] == exact.unmatched[who]
+        assert found.explained.get(who) == exact.explained.get(who)
 
 
 @settings(max_examples=30, deadline=None)
@@ -173,6 +173,13 @@ def test_a_round_equals_an_integer_programs_optimum_and_a_plain_checkers_scores(
     for pair in (*exact.pairs, *large.pairs):
         told = [score(by_id[pair.mentor_id], by_id[who], rules) for who in pair.mentee_ids]
         assert pair.terms == {term: sum(one[term] for one in told) for term in pair.terms}
+    for result in (exact, large):
+        assert result.explained.keys() == {
+            who for who in result.unmatched if not unknown(by_id[who])
+        }
+        for who, why in result.explained.items():
+            nearest = why.nearest and (why.nearest.rules, why.nearest.levels, why.nearest.minutes)
+            assert (why.eligible, why.excluded, nearest) == explain(by_id[who], pool, rules)
 
 
 def test_the_seed_chooses_among_equals() -> None:

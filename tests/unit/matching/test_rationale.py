@@ -1,5 +1,8 @@
-from services.matching.engine.model import Candidate
+from typing import get_args
+
+from services.matching.engine.model import Candidate, Nearest, RuleCode
 from services.matching.engine.rationale import pair_topics, rationale
+from services.matching.engine.reasons import UNTOLD, in_words
 from services.matching.engine.solve import assess
 from shared.events.participants import Preferences, WorkingHours
 from tests.unit.matching.builders import mentee, mentor, policy, topics
@@ -75,3 +78,14 @@ def test_a_term_that_the_policy_does_not_weigh_is_not_told() -> None:
     junior, seniors = mentor(), [mentee()]
     terms = rationale(assess(junior, seniors, only), junior, seniors, only, {})
     assert [term.term for term in terms] == ["difference"]
+
+
+def test_what_is_between_somebody_and_their_nearest_partner_is_said_in_words() -> None:
+    rules: tuple[RuleCode, ...] = ("level_gap", "same_department", "working_hours")
+    assert in_words(Nearest(rules, levels=1, minutes=30)) == (
+        "With the nearest partner, 1 more level between you would be needed and you are in the"
+        " same department and 30 more minutes a day of shared working time are needed."
+    )
+    for rule in get_args(RuleCode):
+        if rule not in UNTOLD:
+            assert in_words(Nearest((rule,), levels=2, minutes=1)).endswith(".")
