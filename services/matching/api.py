@@ -15,9 +15,10 @@ from services.matching.domain.round import (
     RoundProgress,
     RoundStatus,
 )
+from services.matching.engine.fairness import Dimension, GroupRow
 from services.matching.engine.model import Nearest, RuleCode
 from services.matching.engine.reasons import in_words
-from services.matching.repository import own_member
+from services.matching.repository import own_member, require_program
 from shared.clock import Instant
 from shared.errors import raise_not_found
 from shared.events.pairs import Origin, PairSide, PauseReason, RationaleTerm
@@ -78,6 +79,47 @@ class RoundView(BaseModel):
             **found.model_dump(include=set(cls.model_fields) - {"round_id", "progress"}),
             progress=told,
         )
+
+
+class GroupView(BaseModel):
+    """How a group of a round's pool fared; null where it would tell of too few, and why."""
+
+    role: Role
+    dimension: Dimension
+    value: str
+    people: int | None
+    matched: int | None
+    match_rate: float | None
+    mean_score: float | None
+    why_hidden: str | None
+
+    @classmethod
+    def of(cls, row: GroupRow) -> "GroupView":
+        """Return what coordinators see."""
+        rate = None
+        if row.people and row.matched is not None:
+            rate = row.matched / row.people
+        return cls(
+            **row.group._asdict(),
+            people=row.people,
+            matched=row.matched,
+            match_rate=rate,
+            mean_score=row.mean_score,
+            why_hidden=row.why_hidden,
+        )
+
+
+class FairnessView(BaseModel):
+    """Whom a round matched, and how well, group by group.
+
+    `scores` counts pairs by their points per mentee, in steps of a hundred named by their lower
+    end; null where there are fewer pairs than the threshold.
+    """
+
+    round_id: str
+    threshold: int
+    groups: list[GroupView]
+    scores: dict[str, int] | None
 
 
 class PairView(BaseModel):
@@ -191,6 +233,27 @@ def routes() -> APIRouter:
         if found is None or not call.caller.coordinates(found.program_id):
             raise_not_found("round", round_id)
         return RoundView.of(found, await call.store.get(RoundProgress, round_id))
+
+    @router.get("/rounds/{round_id}/fairness")
+    async def get_fairness(call: Coordinator, round_id: str) -> FairnessView:
+        """Return how a completed round treated groups of people."""
+        found = await call.store.get(Round, round_id)
+        if found is None or not call.caller.coordinates(found.program_id):
+            raise_not_found("round", round_id)
+        program = await require_program(call.store, found.program_id)
+        if program.threshold is None:
+            raise_not_found("threshold of program", found.program_id)
+        groups = [GroupView.of(row) for row in found.fairness(program.threshold)]
+        scores = {
+            step: found.committed.scores[step] for step in sorted(found.committed.scores, key=int)
+        }
+        shown = found.committed.proposed >= program.threshold
+        return FairnessView(
+            round_id=round_id,
+            threshold=program.threshold,
+            groups=groups,
+            scores=scores if shown else None,
+        )
 
     @router.post("/rounds/{round_id}/cancel", response_model=RoundView)
     async def cancel_round(call: Coordinator, round_id: str) -> Response:

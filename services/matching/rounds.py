@@ -342,8 +342,8 @@ async def _commit_part(tx: Transaction, part_id: str, now: datetime) -> None:
     }
     for number, found in enumerate(part.pairs):
         if still.issuperset(_members(found)) and _free(members, found):
-            opened = opened.proposed(found)
-            _propose(tx, opened, program, members, found, now)
+            pair = _propose(tx, opened, program, members, found, now)
+            opened = opened.proposed(found, pair.mentor, pair.mentees)
         else:
             opened = opened.dropped(found)
             for who in _members(found):
@@ -398,7 +398,7 @@ def _propose(
     members: dict[str, PoolMember],
     found: FoundPair,
     now: datetime,
-) -> None:
+) -> Pair:
     pair = propose(
         opened.pair_id(found.mentor_id),
         found,
@@ -414,6 +414,7 @@ def _propose(
         members[participant_id] = tx.put(member.take_seat(pair.role_of(participant_id), pair.id))
     tx.put(pair)
     tx.emit(pair.as_proposed())
+    return pair
 
 
 def _members(pair: FoundPair) -> tuple[str, ...]:

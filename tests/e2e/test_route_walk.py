@@ -64,6 +64,7 @@ TABLE: Mapping[str, Mapping[Route, Allowed]] = {
         ("GET", "/programs/{program_id}/waiting-list"): BOTH,
         ("GET", "/rounds/{round_id}"): COORDINATOR,
         ("POST", "/rounds/{round_id}/cancel"): COORDINATOR,
+        ("GET", "/rounds/{round_id}/fairness"): COORDINATOR,
         ("GET", "/pairs"): BOTH,
         ("GET", "/pairs/{pair_id}"): BOTH,
         ("POST", "/pairs/{pair_id}/accept"): PARTICIPANT,

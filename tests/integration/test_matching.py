@@ -328,6 +328,39 @@ async def test_a_coordinator_sees_how_far_a_round_is_and_calls_it_off(
     assert code == "round_completed"
 
 
+async def test_coordinators_read_how_a_round_treated_groups_and_small_ones_are_hidden(
+    empty: Office,
+) -> None:
+    await empty.publish(
+        published(),
+        *(enrolled(f"m{n}") for n in range(6)),
+        *(senior(f"s{n}", region="Europe" if n else "Asia") for n in range(6)),
+    )
+    done = await empty.round()
+    url = f"{BASE}/rounds/{done['round_id']}/fairness"
+    told = json_of(await empty.coordinator.get(url))
+    groups = {(row["role"], row["dimension"], row["value"]): row for row in told["groups"]}  # type: ignore[attr-defined]
+    everybody = groups["mentee", "all", ""]
+    assert (everybody["people"], everybody["matched"], everybody["match_rate"]) == (6, 6, 1)
+    assert everybody["mean_score"] == done["figures"]["objective"] / 6
+    assert groups["mentee", "region", "Asia"] == {
+        "role": "mentee",
+        "dimension": "region",
+        "value": "Asia",
+        "people": None,
+        "matched": None,
+        "match_rate": None,
+        "mean_score": None,
+        "why_hidden": "fewer than 5 people",
+    }
+    # With Europe's, the total would give Asia's away.
+    assert groups["mentee", "region", "Europe"]["people"] is None
+    assert sum(told["scores"].values()) == 6  # type: ignore[attr-defined]
+
+    stranger = await empty.running.client("other", "coordinator", programs=("another",))
+    assert (await stranger.get(url)).status_code == 404
+
+
 async def test_a_round_cut_off_by_a_stop_is_run_again_after_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,11 +24,18 @@ class Program(Document):
     last_rolling_on: date | None = None
     """In rolling mode, the day of the last round that time brought."""
 
+    threshold: int | None = None
+    """How many people a figure must be about at least: that of version 1, whatever later ones say;
+    None while that has not arrived."""
+
     def publish(self, event: ProgramPublished) -> Self:
-        """Take over a configuration; one that is not newer changes nothing."""
+        """Take over a configuration; of one that is not newer, only a first version's threshold."""
+        known = self
+        if event.version == 1 and self.threshold is None:
+            known = known.changed(threshold=event.thresholds.scores)
         if self.published is not None and event.version <= self.published.version:
-            return self
-        return self.changed(published=event)
+            return known
+        return known.changed(published=event)
 
     def close(self, _: ProgramClosed) -> Self:
         """End the program for good, also where it is not yet known otherwise."""

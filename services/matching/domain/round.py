@@ -1,11 +1,14 @@
 """A round, from its request to its result."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from services.matching.engine.fairness import BIN, Facts, GroupRow, groups_of, rows
 from services.matching.engine.model import Explanation, FoundPair, Result, UnmatchedCode
 from shared.clock import Instant
 from shared.errors import RuleViolationError
@@ -43,6 +46,12 @@ class Committed(Part):
     difference: int = 0
     lost: tuple[str, ...] = ()
     """Participants of found pairs that were not proposed."""
+    matched: dict[str, int] = Field(default_factory=dict)
+    """People by group."""
+    points: dict[str, int] = Field(default_factory=dict)
+    """Of each group's people, those of their pair per mentee, rounded down."""
+    scores: dict[str, int] = Field(default_factory=dict)
+    """Pairs by their points per mentee, in steps named by their lower end."""
 
 
 class Round(Document):
@@ -73,6 +82,8 @@ class Round(Document):
     failure: str | None = None
     attempt: int = 0
     """How often it was begun: whoever solved an earlier attempt comes too late."""
+    groups: dict[str, int] = Field(default_factory=dict)
+    """How many people of the pool were in each group."""
     parts: int = 0
     """In how many parts the result is committed."""
     committed: Committed = Committed()
@@ -113,12 +124,27 @@ class Round(Document):
             mean_dissimilarity=result.mean_dissimilarity,
             mean_dissimilarity_random=result.mean_dissimilarity_random,
         )
-        return self.changed(status="committing", snapshot=snapshot, figures=figures, parts=parts)
+        return self.changed(
+            status="committing",
+            snapshot=snapshot,
+            figures=figures,
+            groups=result.groups,
+            parts=parts,
+        )
 
-    def proposed(self, found: FoundPair) -> Self:
-        """Count a pair that was proposed."""
+    def proposed(self, found: FoundPair, mentor: Facts, mentees: Sequence[Facts]) -> Self:
+        """Count a pair that was proposed, in the groups of its members, too."""
         self._require("committing")
         so_far = self.committed
+        per_mentee = found.score // len(found.mentee_ids)
+        groups = [*groups_of(mentor, "mentor")]
+        groups += [group for mentee in mentees for group in groups_of(mentee, "mentee")]
+        matched, points = Counter(so_far.matched), Counter(so_far.points)
+        matched.update(groups)
+        for group in groups:
+            points[group] += per_mentee
+        scores = Counter(so_far.scores)
+        scores[str(per_mentee // BIN * BIN)] += 1
         return self.changed(
             committed=so_far.model_copy(
                 update={
@@ -126,6 +152,9 @@ class Round(Document):
                     "mentees": so_far.mentees + len(found.mentee_ids),
                     "objective": so_far.objective + found.score,
                     "difference": so_far.difference + found.terms["difference"],
+                    "matched": dict(matched),
+                    "points": dict(points),
+                    "scores": dict(scores),
                 }
             )
         )
@@ -178,6 +207,11 @@ class Round(Document):
             return self
         self._require("requested", "running")
         return self.changed(status="canceled", finished_at=now)
+
+    def fairness(self, threshold: int) -> list[GroupRow]:
+        """Return how groups fared. Raises RuleViolationError before all is proposed."""
+        self._require("completed")
+        return rows(self.groups, self.committed.matched, self.committed.points, threshold)
 
     def as_completed(self) -> RoundCompleted:
         """Return the event of the result. Raises RuleViolationError before there is one."""

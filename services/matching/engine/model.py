@@ -161,6 +161,8 @@ class Result:
     mean_dissimilarity_random: float | None
     explained: dict[str, Explanation] = field(default_factory=dict)
     """Of those unmatched whose facts are all known, more than the reason."""
+    groups: dict[str, int] = field(default_factory=dict)
+    """How many people of the pool are in each group (`fairness`)."""
     limited: bool = False
     """Whether the time was up before the gap was small: another run may find other pairs."""
 

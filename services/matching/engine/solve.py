@@ -1,6 +1,7 @@
 """The round: as many mentees matched as possible, then the highest total score, proved."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from services.matching.engine.columns import draw
 from services.matching.engine.constraints import applied_rules, forbidden, unknown_fact
+from services.matching.engine.fairness import people_by_group
 from services.matching.engine.grid import Grid, Mask
 from services.matching.engine.instance import RULE_ORDER
 from services.matching.engine.large import solve_large
@@ -55,8 +57,10 @@ def solve(
     """
     places = sum(person.capacity for person in pool if person.role != "mentee")
     if places * sum(person.role != "mentor" for person in pool) > DENSE:
-        return solve_large(pool, policy, seed, watch=watch)
-    return solve_dense(pool, policy, seed)
+        found = solve_large(pool, policy, seed, watch=watch)
+    else:
+        found = solve_dense(pool, policy, seed)
+    return replace(found, groups=people_by_group(pool))
 
 
 def solve_dense(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:

@@ -15,7 +15,10 @@ def program(**fields: object) -> Program:
 
 def test_only_a_newer_version_replaces_a_programs_configuration() -> None:
     second = program(version=2, title="new")
-    assert second.publish(published(version=1)) is second
+    late = second.publish(published(version=1, thresholds={"scores": 9, "comments": 10}))
+    assert late == second.changed(threshold=9)
+    lower = published(version=3, thresholds={"scores": 3, "comments": 10})
+    assert late.publish(lower).threshold == 9
     assert second.publish(published(version=2)) is second
     assert second.publish(published(version=3)).config.version == 3
 

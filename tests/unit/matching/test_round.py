@@ -3,7 +3,8 @@ from collections.abc import Callable
 import pytest
 
 from services.matching.domain.round import Round, RoundFigures
-from services.matching.engine.model import FoundPair, Result
+from services.matching.engine.fairness import Group
+from services.matching.engine.model import Candidate, FoundPair, Result
 from services.matching.engine.solve import solve
 from shared.errors import RuleViolationError
 from shared.events.pairs import RoleCounts
@@ -31,11 +32,15 @@ def test_a_mentor_has_one_pair_id_in_a_round() -> None:
     assert requested().pair_id("m") == requested().pair_id("m") != requested().pair_id("n")
 
 
+def sides(found: FoundPair) -> tuple[Candidate, list[Candidate]]:
+    return mentor(found.mentor_id), [mentee(who) for who in found.mentee_ids]
+
+
 def finished(begun: Round, result: Result = RESULT) -> Round:
     """Return the round with all of its result proposed."""
     settled = begun.settle("snapshot", result, parts=1)
     for found in result.pairs:
-        settled = settled.proposed(found)
+        settled = settled.proposed(found, *sides(found))
     return settled.complete(0, NOW)
 
 
@@ -81,7 +86,9 @@ FOUND = Result(
 def figures_without(*dropped: FoundPair, waiting_on: int) -> RoundFigures:
     settled = requested().start(NOW).settle("snapshot", FOUND, parts=1)
     for found in THREE:
-        settled = settled.dropped(found) if found in dropped else settled.proposed(found)
+        settled = (
+            settled.dropped(found) if found in dropped else settled.proposed(found, *sides(found))
+        )
     assert settled.committed.lost == tuple(
         who for found in dropped for who in (found.mentor_id, *found.mentee_ids)
     )
@@ -153,3 +160,40 @@ def test_a_finished_round_stays_finished(transition: str) -> None:
     }
     with pytest.raises(RuleViolationError, match="The round is"):
         calls[transition]()
+
+
+def test_a_round_tells_how_groups_fared_and_hides_the_small_ones() -> None:
+    people = [
+        *(mentor(f"m{n}", department="Research") for n in range(6)),
+        *(mentor(f"n{n}", department="Works") for n in range(7)),
+        *(mentor(f"o{n}", department="Legal") for n in range(2)),
+        *(mentee(f"s{n}", region="Europe") for n in range(8)),
+    ]
+    result = solve(people, policy(), seed=1)
+    by_id = {person.participant_id: person for person in people}
+    settled = requested().start(NOW).settle("snapshot", result, parts=1)
+    for found in result.pairs:
+        settled = settled.proposed(
+            found, by_id[found.mentor_id], [by_id[who] for who in found.mentee_ids]
+        )
+    done = settled.complete(0, NOW)
+    rows = {row.group: row for row in done.fairness(5)}
+    everybody = rows[Group("mentee", "all", "")]
+    assert (everybody.people, everybody.matched) == (8, 8)
+    assert everybody.mean_score == result.objective / 8
+    assert rows[Group("mentee", "region", "Europe")].matched == 8
+
+    mentors = {
+        value: rows[Group("mentor", "department", value)]
+        for value in ("Research", "Works", "Legal")
+    }
+    assert mentors["Works"].people == 7
+    assert (mentors["Legal"].people, mentors["Legal"].why_hidden) == (None, "fewer than 5 people")
+    # Otherwise the two of Legal were what lacks to the total.
+    assert (mentors["Research"].matched, mentors["Research"].why_hidden) == (
+        None,
+        "would reveal a hidden figure",
+    )
+    assert sum(done.committed.scores.values()) == len(result.pairs) == 8
+    with pytest.raises(RuleViolationError):
+        settled.fairness(5)
