@@ -428,9 +428,10 @@ def publish_program(
 def contracts_export() -> None:
     """Write AsyncAPI and the JSON Schemas from the code."""
     from deploy.contracts import ContractBreakError, export_contracts
+    from deploy.matching import export_file_schemas
 
     try:
-        changed = export_contracts()
+        changed = export_contracts() + export_file_schemas()
     except ContractBreakError as error:
         for problem in error.problems:
             err.print(problem, highlight=False)
@@ -442,8 +443,9 @@ def contracts_export() -> None:
 def contracts_check() -> None:
     """Compare code and committed contract; fail on drift or a breaking change."""
     from deploy.contracts import check_contracts
+    from deploy.matching import check_file_schemas
 
-    problems = check_contracts()
+    problems = check_contracts() + check_file_schemas()
     for problem in problems:
         err.print(problem, highlight=False)
     if problems:
@@ -629,6 +631,9 @@ def match_files(
     limit: Annotated[
         float | None, typer.Option("--limit", min=0, help="Seconds; then the best so far.")
     ] = None,
+    threshold: Annotated[
+        int, typer.Option("--threshold", min=3, help="Smaller groups are hidden in the report.")
+    ] = 5,
 ) -> None:
     """Match a pool of candidates (NDJSON) under a policy, as a round would; POOL may come first."""
     from deploy.matching import FileError, match
@@ -643,12 +648,13 @@ def match_files(
                 gap = "" if progress.gap is None else f", gap {progress.gap:.3%}"
                 status.update(f"{progress.done:.0%}, {progress.stage}{gap} …")
 
-            told = match(pool, policy, seed, pairs, report, Watch(hear, limit))
+            watch = Watch(hear, limit)
+            told = match(pool, policy, seed, pairs, report, watch=watch, threshold=threshold)
     except FileError as error:
         fail(str(error), "services/matching/README.md has the format.")
     err.print(
-        f"{told['matched']['mentees']:,} of {told['pool']['mentees']:,} mentees matched,"
-        f" {told['objective']:,} points, gap {told['gap']:.3%}; pairs in {pairs}",
+        f"{told.matched.mentees:,} of {told.pool.mentees:,} mentees matched,"
+        f" {told.objective:,} points, gap {told.gap:.3%}; pairs in {pairs}",
         highlight=False,
     )
 

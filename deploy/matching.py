@@ -7,19 +7,35 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
+import services.matching
 from deploy.client import Json
 from deploy.demo.people import Actor, make_plan, profile
 from services.enrollment.domain import manager_chain
 from services.enrollment.roster import parse
-from services.matching.engine.model import Candidate, Explanation, Policy, Result
+from services.matching.engine.fairness import Dimension, Fared, rows
+from services.matching.engine.model import (
+    Candidate,
+    Explanation,
+    FoundPair,
+    Nearest,
+    Policy,
+    RepeatedError,
+    Result,
+    RuleCode,
+    UnmatchedCode,
+)
 from services.matching.engine.solve import solve
-from services.matching.engine.watch import Watch
+from services.matching.engine.watch import UNWATCHED, Watch
 from shared.errors import UpwardError
-from shared.events.participants import TopicLevel, WorkingHours
+from shared.events.pairs import RoleCounts
+from shared.events.participants import Role, TopicLevel, WorkingHours
 
 M = TypeVar("M", bound=BaseModel)
+
+SCHEMAS = Path(services.matching.__path__[0]) / "schemas"
 
 # What is taught and wanted in a pool that is made of a roster, which knows no such thing.
 TOPICS = (
@@ -60,46 +76,159 @@ def _checked(kind: type[M], told: bytes | Json, where: str) -> M:
         raise FileError(f"{where}: {place + ': ' if place else ''}{first['msg']}") from error
 
 
-def match(pool: Path, policy: Path, seed: int, out: Path, report: Path, watch: Watch) -> Json:
+class Waits(BaseModel):
+    """Why somebody waits. Where all that is asked for is known of them: how many suited and were
+    taken by others, how many each rule keeps away, and what is between them and the nearest.
+    """
+
+    reason: UnmatchedCode
+    eligible: int | None
+    excluded: dict[RuleCode, int] | None
+    nearest: Nearest | None
+
+
+class GroupReport(BaseModel):
+    """How a group fared; null where that would tell of too few people, and why."""
+
+    role: Role
+    dimension: Dimension
+    value: str
+    people: int | None
+    matched: int | None
+    mean_score: float | None
+    why_hidden: str | None
+
+
+class Report(BaseModel):
+    """What there is to say of a result beside its pairs; the fields are the README's."""
+
+    seed: int
+    policy: Policy
+    pool: RoleCounts
+    matched: RoleCounts
+    objective: int
+    bound: int
+    gap: float
+    limited: bool
+    mean_dissimilarity: float | None
+    mean_dissimilarity_random: float | None
+    scores: dict[str, int]
+    threshold: int
+    groups: list[GroupReport]
+    unmatched: dict[str, int]
+    waiting: dict[str, Waits]
+
+
+def file_schemas() -> dict[str, Json]:
+    """Return the JSON Schema of a line of each file, or of all of it, by name."""
+    kinds: dict[str, tuple[TypeAdapter[Any], JsonSchemaMode]] = {
+        "candidate": (TypeAdapter(Candidate), "validation"),
+        "policy": (TypeAdapter(Policy), "validation"),
+        "pair": (TypeAdapter(FoundPair), "serialization"),
+        "report": (TypeAdapter(Report), "serialization"),
+    }
+    return {
+        name: {"$schema": GenerateJsonSchema.schema_dialect, "$id": f"urn:upward:match:{name}"}
+        | adapter.json_schema(mode=mode)
+        for name, (adapter, mode) in kinds.items()
+    }
+
+
+def export_file_schemas(root: Path = SCHEMAS) -> list[Path]:
+    """Write the schemas that differ from the code; return their files. Blocks on the disk."""
+    changed = _drifted(root)
+    root.mkdir(exist_ok=True)
+    for path, text in changed.items():
+        path.write_text(text, encoding="utf-8")
+    return list(changed)
+
+
+def check_file_schemas(root: Path = SCHEMAS) -> list[str]:
+    """Return which schemas differ from the code. Blocks on the disk."""
+    return [f"schemas/{path.name}: differs from the code" for path in _drifted(root)]
+
+
+def _drifted(root: Path) -> dict[Path, str]:
+    texts = {
+        root / f"{name}.json": json.dumps(schema, indent=2) + "\n"
+        for name, schema in file_schemas().items()
+    }
+    return {
+        path: text
+        for path, text in texts.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+
+
+def match(
+    pool: Path,
+    policy: Path,
+    seed: int,
+    out: Path,
+    report: Path,
+    *,
+    watch: Watch = UNWATCHED,
+    threshold: int = 5,
+) -> Report:
     """Solve a pool and write its pairs, one a line, and the report; return the report.
 
     Raises FileError for a file that can't be used and for a repeated participant; nothing is
     written then.
     """
     rules = read_policy(policy)
+    people = list(read_pool(pool))
     try:
-        result = solve(list(read_pool(pool)), rules, seed, watch)
-    except ValueError as error:
+        result = solve(people, rules, seed, watch)
+    except RepeatedError as error:
         raise FileError(f"{pool}: {error}") from error
     out.write_text("".join(json.dumps(asdict(pair)) + "\n" for pair in result.pairs))
-    told = report_of(result, rules, seed)
-    report.write_text(json.dumps(told, indent=2) + "\n")
+    told = report_of(result, people, rules, seed, threshold)
+    report.write_text(told.model_dump_json(indent=2) + "\n")
     return told
 
 
-def report_of(result: Result, policy: Policy, seed: int) -> Json:
-    """Return what there is to say of a result beside its pairs."""
-    return {
-        "seed": seed,
-        "policy": policy.model_dump(mode="json"),
-        "pool": result.pool.model_dump(),
-        "matched": result.matched.model_dump(),
-        "objective": result.objective,
-        "bound": result.bound,
-        "gap": result.gap,
-        "limited": result.limited,
-        "mean_dissimilarity": result.mean_dissimilarity,
-        "mean_dissimilarity_random": result.mean_dissimilarity_random,
-        "unmatched": result.unmatched_counts(),
-        "waiting": {
-            who: {"reason": code} | _explained(result.explained.get(who))
-            for who, code in result.unmatched.items()
+def report_of(
+    result: Result, people: Sequence[Candidate], policy: Policy, seed: int, threshold: int
+) -> Report:
+    """Return what there is to say of a result beside its pairs, groups of few people hidden."""
+    by_id = {person.participant_id: person for person in people}
+    fared = Fared()
+    for pair in result.pairs:
+        fared.add(pair, by_id[pair.mentor_id], [by_id[who] for who in pair.mentee_ids])
+    return Report(
+        seed=seed,
+        policy=policy,
+        pool=result.pool,
+        matched=result.matched,
+        objective=result.objective,
+        bound=result.bound,
+        gap=result.gap,
+        limited=result.limited,
+        mean_dissimilarity=result.mean_dissimilarity,
+        mean_dissimilarity_random=result.mean_dissimilarity_random,
+        scores={step: fared.scores[step] for step in sorted(fared.scores, key=int)},
+        threshold=threshold,
+        groups=[
+            GroupReport(
+                **row.group._asdict(),
+                people=row.people,
+                matched=row.matched,
+                mean_score=row.mean_score,
+                why_hidden=row.why_hidden,
+            )
+            for row in rows(result.groups, fared.matched, fared.points, threshold)
+        ],
+        unmatched=result.unmatched_counts(),
+        waiting={
+            who: _waits(code, result.explained.get(who)) for who, code in result.unmatched.items()
         },
-    }
+    )
 
 
-def _explained(why: Explanation | None) -> Json:
-    return {} if why is None else asdict(why)
+def _waits(code: UnmatchedCode, why: Explanation | None) -> Waits:
+    if why is None:
+        return Waits(reason=code, eligible=None, excluded=None, nearest=None)
+    return Waits(reason=code, eligible=why.eligible, excluded=why.excluded, nearest=why.nearest)
 
 
 def make_pool(roster: Path, pool: Path, *, mentors: int, mentees: int, seed: int) -> int:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from services.matching.engine.fairness import BIN, Facts, GroupRow, groups_of, rows
+from services.matching.engine.fairness import Facts, Fared, GroupRow, rows
 from services.matching.engine.model import Explanation, FoundPair, Result, UnmatchedCode
 from shared.clock import Instant
 from shared.errors import RuleViolationError
@@ -49,9 +49,8 @@ class Committed(Part):
     matched: dict[str, int] = Field(default_factory=dict)
     """People by group."""
     points: dict[str, int] = Field(default_factory=dict)
-    """Of each group's people, those of their pair per mentee, rounded down."""
     scores: dict[str, int] = Field(default_factory=dict)
-    """Pairs by their points per mentee, in steps named by their lower end."""
+    """Pairs by points, in steps (`fairness.Fared`, as the two above)."""
 
 
 class Round(Document):
@@ -136,15 +135,8 @@ class Round(Document):
         """Count a pair that was proposed, in the groups of its members, too."""
         self._require("committing")
         so_far = self.committed
-        per_mentee = found.score // len(found.mentee_ids)
-        groups = [*groups_of(mentor, "mentor")]
-        groups += [group for mentee in mentees for group in groups_of(mentee, "mentee")]
-        matched, points = Counter(so_far.matched), Counter(so_far.points)
-        matched.update(groups)
-        for group in groups:
-            points[group] += per_mentee
-        scores = Counter(so_far.scores)
-        scores[str(per_mentee // BIN * BIN)] += 1
+        fared = Fared(Counter(so_far.matched), Counter(so_far.points), Counter(so_far.scores))
+        fared.add(found, mentor, mentees)
         return self.changed(
             committed=so_far.model_copy(
                 update={
@@ -152,9 +144,9 @@ class Round(Document):
                     "mentees": so_far.mentees + len(found.mentee_ids),
                     "objective": so_far.objective + found.score,
                     "difference": so_far.difference + found.terms["difference"],
-                    "matched": dict(matched),
-                    "points": dict(points),
-                    "scores": dict(scores),
+                    "matched": dict(fared.matched),
+                    "points": dict(fared.points),
+                    "scores": dict(fared.scores),
                 }
             )
         )

@@ -17,7 +17,7 @@ from services.matching.engine.estimate import estimated_prices
 from services.matching.engine.instance import NEVER, Instance, sample
 from services.matching.engine.model import MAX_SCORE
 from services.matching.engine.pairs import pair_scores
-from services.matching.engine.watch import Progress, Watch
+from services.matching.engine.watch import UNWATCHED, Progress, Watch
 
 TOLERANCE_PER_MILLE = 1
 SCALE = 4
@@ -29,9 +29,6 @@ _MOST_ROUNDS = 8
 _LARGE_BONUS = 2 * MAX_SCORE
 _RESIGNED = 20
 """One in so many bidders of the sample is content with less than anybody is in the first round."""
-
-
-_UNWATCHED = Watch()
 
 
 class Kernels(Protocol):
@@ -63,7 +60,7 @@ class Assignment:
     limited: bool = False
 
 
-def assign(inst: Instance, kernels: Kernels, watch: Watch = _UNWATCHED) -> Assignment:
+def assign(inst: Instance, kernels: Kernels, watch: Watch = UNWATCHED) -> Assignment:
     """Match as many as can be, then with as high a total as the tolerance asks for.
 
     When the watch's time is up, the best of the rounds until then is returned; one there is always.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from services.matching.engine.constraints import unknown_fact
 from services.matching.engine.grid import languages
 from services.matching.engine.hours import utc_week
-from services.matching.engine.model import Candidate, UnknownCode
+from services.matching.engine.model import Candidate, RepeatedError, UnknownCode
 from services.matching.engine.score import patience, proficiency
 from shared.events.participants import TopicLevel
 from shared.events.programs import PairFormat
@@ -150,7 +150,7 @@ def pack(pool: Iterable[Candidate], seed: int, term_middle: date) -> Columns:
     for one in pool:
         who = one.participant_id
         if who in seen:
-            raise ValueError("a participant is in the pool twice")
+            raise RepeatedError("a participant is in the pool twice")
         seen.add(who)
         mentors += one.role != "mentee"
         mentees += one.role != "mentor"

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, get_args
 
-from services.matching.engine.model import Candidate
+from services.matching.engine.model import Candidate, FoundPair
 from shared.events.participants import Role
 from shared.privacy.thresholds import hidden_parts
 
@@ -67,6 +67,29 @@ def people_by_group(pool: Iterable[Candidate]) -> dict[str, int]:
             if person.role in (role, "both"):
                 counts.update(groups_of(person, role))
     return dict(sorted(counts.items()))
+
+
+@dataclass
+class Fared:
+    """How those of pairs fared: people and points by group, and pairs by points.
+
+    A person's points are those of their pair per mentee, rounded down; `scores` counts pairs by
+    them, in steps named by their lower end.
+    """
+
+    matched: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    scores: Counter[str] = field(default_factory=Counter)
+
+    def add(self, found: FoundPair, mentor: Facts, mentees: Iterable[Facts]) -> None:
+        """Count a pair."""
+        per_mentee = found.score // len(found.mentee_ids)
+        groups = [*groups_of(mentor, "mentor")]
+        groups += [group for mentee in mentees for group in groups_of(mentee, "mentee")]
+        self.matched.update(groups)
+        for group in groups:
+            self.points[group] += per_mentee
+        self.scores[str(per_mentee // BIN * BIN)] += 1
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,10 @@ from services.matching.engine.model import (
 )
 from services.matching.engine.pairs import found_pairs, mean, pair_terms
 from services.matching.engine.reasons import NOBODY, code_of, explanation
-from services.matching.engine.watch import Progress, Watch
+from services.matching.engine.watch import UNWATCHED, Progress, Watch
 from shared.events.pairs import RoleCounts
 
 _SAMPLE = 2_000
-_UNWATCHED = Watch()
 
 
 def default_kernels() -> Kernels:
@@ -42,11 +41,11 @@ def solve_large(
     policy: Policy,
     seed: int,
     kernels: Kernels | None = None,
-    watch: Watch = _UNWATCHED,
+    watch: Watch = UNWATCHED,
 ) -> Result:
     """Do what `solve` does, for pools of any size, with a total within `gap` of the largest.
 
-    As many are matched as can be. Raises ValueError for a repeated participant.
+    As many are matched as can be. Raises RepeatedError for a repeated participant.
     """
     columns = pack(pool, seed, policy.term_middle)
     inst = instance(columns, policy)

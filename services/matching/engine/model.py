@@ -174,6 +174,10 @@ class Result:
         return counts
 
 
+class RepeatedError(ValueError):
+    """A participant is in the pool twice."""
+
+
 class Snapshot:
     """A hash of the pool's and the policy's content."""
 

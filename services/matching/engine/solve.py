@@ -19,6 +19,7 @@ from services.matching.engine.model import (
     Explanation,
     FoundPair,
     Policy,
+    RepeatedError,
     Result,
     RuleCode,
     UnmatchedCode,
@@ -26,20 +27,17 @@ from services.matching.engine.model import (
 from services.matching.engine.pairs import found_pairs, mean
 from services.matching.engine.reasons import NOBODY, code_of, distances, explanation
 from services.matching.engine.score import Points, term_points
-from services.matching.engine.watch import Watch
+from services.matching.engine.watch import UNWATCHED, Watch
 from shared.events.pairs import RoleCounts
 from shared.events.programs import ScoreTerm
 
 DENSE = 2_500 * 2_500
 """Up to here all pairs at once are faster than looking for the good ones, and proved optimal."""
 
-_UNWATCHED = Watch()
 _EXACT = 2**53  # up to here every integer has its own float64
 
 
-def solve(
-    pool: Sequence[Candidate], policy: Policy, seed: int, watch: Watch = _UNWATCHED
-) -> Result:
+def solve(pool: Sequence[Candidate], policy: Policy, seed: int, watch: Watch = UNWATCHED) -> Result:
     """Match the pool's mentors and mentees under the policy's constraints.
 
     Most mentees matched first, then the highest total score. A mentee is in one pair at most, a
@@ -53,7 +51,7 @@ def solve(
     `gap` that comes with their result (`solve_large`). Blocking, for minutes where the pool is a
     whole company: run it off the event loop, and `watch` it.
 
-    Raises ValueError for a repeated participant.
+    Raises RepeatedError for a repeated participant.
     """
     places = sum(person.capacity for person in pool if person.role != "mentee")
     if places * sum(person.role != "mentor" for person in pool) > DENSE:
@@ -66,8 +64,8 @@ def solve(
 def solve_dense(pool: Sequence[Candidate], policy: Policy, seed: int) -> Result:
     """Do what `solve` does with every pair in memory: exact.
 
-    Raises ValueError for a repeated participant, OverflowError for a pool that is too large to be
-    exact.
+    Raises RepeatedError for a repeated participant, OverflowError for a pool that is too large to
+    be exact.
     """
     people = _in_drawn_order(pool, seed)
     unmatched: dict[str, UnmatchedCode] = {}
@@ -151,7 +149,7 @@ def _in_drawn_order(pool: Sequence[Candidate], seed: int) -> list[Candidate]:
     # Equal solutions are told apart by the order of rows and columns, so the order is drawn.
     drawn = sorted(pool, key=lambda person: draw(seed, person.participant_id))
     if len({person.participant_id for person in drawn}) < len(drawn):
-        raise ValueError("a participant is in the pool twice")
+        raise RepeatedError("a participant is in the pool twice")
     return drawn
 
 

@@ -32,3 +32,6 @@ class Watch:
     def expired(self) -> bool:
         """Return whether the time is up."""
         return self.seconds is not None and time.monotonic() - self._begun > self.seconds
+
+
+UNWATCHED = Watch()

@@ -1,5 +1,6 @@
 """Quix Streams: validated in a streaming dataframe, written by a batching sink at checkpoints."""
 
+import tempfile
 from typing import Any
 
 from quixstreams import Application  # type: ignore[import-not-found]  # in the peer's environment
@@ -39,6 +40,8 @@ def main() -> None:
         auto_create_topics=False,
         commit_every=task.batch,
         loglevel="ERROR",
+        # By default it would leave a folder where it was started.
+        state_dir=tempfile.gettempdir(),
     )
     topic = application.topic(TOPIC, value_deserializer="bytes", key_deserializer="bytes")
     frame = application.dataframe(topic).apply(_read, metadata=True)

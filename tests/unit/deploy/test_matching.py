@@ -1,15 +1,23 @@
 """The matching engine on files, as a planner uses it."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.demo.run import ROSTER
-from deploy.matching import FileError, make_pool, match
-from services.matching.engine.watch import Watch
+from deploy.matching import (
+    SCHEMAS,
+    FileError,
+    check_file_schemas,
+    export_file_schemas,
+    make_pool,
+    match,
+)
 
 POLICY = """
 min_level_gap = 2
@@ -44,7 +52,7 @@ def test_a_roster_becomes_a_pool_and_a_pool_pairs_the_same_each_time(
     waiting = sum(who.startswith("mentee") for who in told["waiting"])
     assert told["matched"]["mentees"] + waiting == told["pool"]["mentees"] == 40
     first = pairs.read_bytes(), report.read_bytes()
-    match(pool, policy, 3, pairs, report, Watch())
+    match(pool, policy, 3, pairs, report)
     assert (pairs.read_bytes(), report.read_bytes()) == first
 
 
@@ -61,6 +69,42 @@ def test_a_folder_that_is_not_there_is_named_before_anything_is_solved(
     assert done.exit_code == 1
     assert "There is no folder" in done.stderr
     assert set(tmp_path.iterdir()) == {policy, pool}
+
+
+def test_the_files_are_as_their_schemas_say(tmp_path: Path, policy: Path) -> None:
+    pool, pairs, report = (tmp_path / name for name in ("pool", "pairs", "report"))
+    make_pool(ROSTER, pool, mentors=60, mentees=60, seed=2)
+    match(pool, policy, 3, pairs, report)
+
+    def valid(name: str, told: object) -> bool:
+        schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+        Draft202012Validator.check_schema(schema)
+        return Draft202012Validator(schema).is_valid(told)
+
+    candidates = [json.loads(line) for line in pool.read_text().splitlines()]
+    assert all(valid("candidate", one) for one in candidates)
+    assert not valid("candidate", candidates[0] | {"capacity": 0})
+    assert not valid("candidate", candidates[0] | {"capacities": 1})
+    rules = tomllib.loads(policy.read_text())
+    assert valid("policy", json.loads(json.dumps(rules, default=str)))
+    assert not valid("policy", rules | {"min_level_gap": -1})
+    found = [json.loads(line) for line in pairs.read_text().splitlines()]
+    assert found
+    assert all(valid("pair", one) for one in found)
+    told = json.loads(report.read_text())
+    assert valid("report", told)
+    assert sum(told["scores"].values()) == len(found)
+    assert {row["why_hidden"] for row in told["groups"]} > {None, "fewer than 5 people"}
+    reasons = {waits["reason"] for waits in told["waiting"].values()}
+    assert reasons == told["unmatched"].keys()
+
+
+def test_a_schema_that_the_code_has_left_is_noticed_and_written_anew(tmp_path: Path) -> None:
+    root = tmp_path / "schemas"
+    assert len(export_file_schemas(root)) == 4
+    assert (check_file_schemas(root), export_file_schemas(root)) == ([], [])
+    (root / "pair.json").write_text("{}")
+    assert check_file_schemas(root) == ["schemas/pair.json: differs from the code"]
 
 
 ALONE = '{"participant_id": "a", "person_id": "a", "role": "mentor"}\n'
@@ -83,7 +127,7 @@ def test_a_file_that_cant_be_used_is_named_with_the_place_and_the_rule(
     pool.write_text(lines)
     policy.write_text(rules)
     with pytest.raises(FileError) as refused:
-        match(pool, policy, 1, pairs, report, Watch())
+        match(pool, policy, 1, pairs, report)
     assert said in str(refused.value)
     assert not pairs.exists()
     assert not report.exists()
