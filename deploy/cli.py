@@ -634,6 +634,9 @@ def match_files(
     threshold: Annotated[
         int, typer.Option("--threshold", min=3, help="Smaller groups are hidden in the report.")
     ] = 5,
+    what_if: Annotated[
+        bool, typer.Option("--what-if", help="Also with each rule relaxed by a step.")
+    ] = False,
 ) -> None:
     """Match a pool of candidates (NDJSON) under a policy, as a round would; POOL may come first."""
     from deploy.matching import FileError, match
@@ -649,7 +652,9 @@ def match_files(
                 status.update(f"{progress.done:.0%}, {progress.stage}{gap} …")
 
             watch = Watch(hear, limit)
-            told = match(pool, policy, seed, pairs, report, watch=watch, threshold=threshold)
+            told = match(
+                pool, policy, seed, pairs, report, watch=watch, threshold=threshold, relax=what_if
+            )
     except FileError as error:
         fail(str(error), "services/matching/README.md has the format.")
     err.print(
@@ -657,6 +662,12 @@ def match_files(
         f" {told.objective:,} points, gap {told.gap:.3%}; pairs in {pairs}",
         highlight=False,
     )
+    for other in told.what_if:
+        change = ", ".join(
+            f"{name} = {str(value).lower()}" for name, value in other.changes.items()
+        )
+        more = other.matched.mentees - told.matched.mentees
+        err.print(f"With {change}: {more:+,} mentees, {other.objective:,} points", highlight=False)
 
 
 @match_app.command("pool")

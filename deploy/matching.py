@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +26,11 @@ from services.matching.engine.model import (
     Result,
     RuleCode,
     UnmatchedCode,
+    WhatIf,
 )
 from services.matching.engine.solve import solve
 from services.matching.engine.watch import UNWATCHED, Watch
+from services.matching.engine.what_if import what_if
 from shared.errors import UpwardError
 from shared.events.pairs import RoleCounts
 from shared.events.participants import Role, TopicLevel, WorkingHours
@@ -117,6 +119,7 @@ class Report(BaseModel):
     groups: list[GroupReport]
     unmatched: dict[str, int]
     waiting: dict[str, Waits]
+    what_if: list[WhatIf]
 
 
 def file_schemas() -> dict[str, Json]:
@@ -169,16 +172,19 @@ def match(
     *,
     watch: Watch = UNWATCHED,
     threshold: int = 5,
+    relax: bool = False,
 ) -> Report:
     """Solve a pool and write its pairs, one a line, and the report; return the report.
 
-    Raises FileError for a file that can't be used and for a repeated participant; nothing is
-    written then.
+    With `relax` the report also says what each rule, relaxed by a step, would bring. Raises
+    FileError for a file that can't be used and for a repeated participant; nothing is written then.
     """
     rules = read_policy(policy)
     people = list(read_pool(pool))
     try:
         result = solve(people, rules, seed, watch)
+        if relax:
+            result = replace(result, what_if=what_if(people, rules, seed, watch))
     except RepeatedError as error:
         raise FileError(f"{pool}: {error}") from error
     out.write_text("".join(json.dumps(asdict(pair)) + "\n" for pair in result.pairs))
@@ -222,6 +228,7 @@ def report_of(
         waiting={
             who: _waits(code, result.explained.get(who)) for who, code in result.unmatched.items()
         },
+        what_if=list(result.what_if),
     )
 
 

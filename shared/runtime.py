@@ -67,6 +67,8 @@ class Parts:
     routers: Sequence[APIRouter]
     subscribe: Callable[[Consumer], None]
     jobs: Sequence[Job] = ()
+    background: Sequence[Job] = ()
+    """Jobs that may take minutes, and that nothing else waits for."""
     body_limits: Mapping[str, int] | None = None
     public_routers: Sequence[APIRouter] = ()
 
@@ -88,6 +90,7 @@ class Service:
         self.consumer.subscribe(self._broker, platform.session_timeout_seconds)
         self._relay = Relay(parts.name, store, self._broker)
 
+        self._has_background = bool(parts.background)
         self._purged = self._measured = _NEVER
         self._admission = Admission()
         self._scheduler = Scheduler(
@@ -96,6 +99,9 @@ class Service:
             store.lease("scheduler"),
             jobs=(*parts.jobs, self._purge),
             chores=(self._measure,),
+        )
+        self._background = Scheduler(
+            parts.name, platform.clock, store.lease("background"), jobs=parts.background
         )
         prefix = f"/{parts.name}/v1"
         self.app: FastAPI = create_app(
@@ -131,6 +137,8 @@ class Service:
             raise
         self._relay.start()
         self._scheduler.start()
+        if self._has_background:
+            self._background.start()
         self._running = True
 
     async def stop(self) -> None:
@@ -147,6 +155,7 @@ class Service:
             for subscriber in self._broker.subscribers:
                 steps.push_async_callback(self._in_time, subscriber.stop)
             steps.push_async_callback(self._in_time, self._scheduler.stop)
+            steps.push_async_callback(self._in_time, self._background.stop)
             self.consumer.leave()
 
     async def _in_time(self, stop: Callable[[], Awaitable[None]]) -> None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.matching import access, handlers
 from services.matching.domain.pair import Pair, PairStatus
 from services.matching.domain.pool import PoolMember, WaitingCode
+from services.matching.domain.preview import Preview, PreviewStatus
 from services.matching.domain.round import (
     Round,
     RoundFigures,
@@ -16,13 +17,14 @@ from services.matching.domain.round import (
     RoundStatus,
 )
 from services.matching.engine.fairness import Dimension, GroupRow
-from services.matching.engine.model import Nearest, RuleCode
+from services.matching.engine.model import Nearest, Policy, RuleCode
 from services.matching.engine.reasons import in_words
 from services.matching.repository import own_member, require_program
 from shared.clock import Instant
 from shared.errors import raise_not_found
-from shared.events.pairs import Origin, PairSide, PauseReason, RationaleTerm
+from shared.events.pairs import Origin, PairSide, PauseReason, RationaleTerm, RoleCounts
 from shared.events.participants import Role
+from shared.events.programs import ScoreTerm
 from shared.http.auth import Principal
 from shared.http.call import Call, allow
 from shared.http.pagination import Cursor, Limit, Page, page, read_cursor
@@ -40,6 +42,75 @@ class RoundRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+
+
+class PolicyChanges(BaseModel):
+    """Fields of the program's policy to try another value of; the others stay."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    min_level_gap: int | None = Field(default=None, ge=0, le=50)
+    cross_department: bool | None = None
+    different_boss: bool | None = None
+    cross_region: bool | None = None
+    min_overlap_minutes: int | None = Field(default=None, ge=0, le=1440)
+    weights: dict[ScoreTerm, int] | None = None
+
+
+class PreviewRequest(BaseModel):
+    """A round to try: under which changes, and whether to relax each rule in turn, too."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    seed: int = Field(default=1, ge=0, le=2**31 - 1)
+    changes: PolicyChanges = PolicyChanges()
+    what_if: bool = False
+
+
+class WhatIfView(BaseModel):
+    """A rule relaxed by a step, alone: what the policy would say, and whom a round would match."""
+
+    rule: RuleCode
+    changes: dict[str, int | bool]
+    matched: RoleCounts
+    more_mentees: int
+    objective: int
+    gap: float
+
+
+class PreviewView(BaseModel):
+    """What a round would find; nobody is proposed to anybody."""
+
+    program_id: str
+    status: PreviewStatus
+    seed: int
+    policy: Policy
+    requested_at: Instant
+    finished_at: Instant | None
+    figures: RoundFigures | None
+    what_if: list[WhatIfView]
+    failure: str | None
+
+    @classmethod
+    def of(cls, found: Preview) -> "PreviewView":
+        """Return what coordinators see."""
+        matched = found.figures.matched.mentees if found.figures else 0
+        return cls(
+            **found.model_dump(include=set(cls.model_fields) - {"what_if", "figures", "policy"}),
+            policy=found.policy,
+            figures=found.figures,
+            what_if=[
+                WhatIfView(
+                    rule=one.rule,
+                    changes=one.changes,
+                    matched=one.matched,
+                    more_mentees=one.matched.mentees - matched,
+                    objective=one.objective,
+                    gap=one.gap,
+                )
+                for one in found.what_if
+            ],
+        )
 
 
 class ProgressView(BaseModel):
@@ -225,6 +296,29 @@ def routes() -> APIRouter:
             limit=limit + 1,
         )
         return page(found, limit, RoundView.of, order_by="requested_at")
+
+    @router.post("/programs/{program_id}/preview", status_code=202, response_model=PreviewView)
+    async def request_preview(
+        call: Coordinator, program_id: str, request: PreviewRequest
+    ) -> Response:
+        """Ask what a round would find now; it is made in the background and proposes nothing."""
+        return await call.answer(
+            202,
+            PreviewView.of,
+            handlers.request_preview,
+            call.caller,
+            call.now,
+            program_id,
+            request.seed,
+            request.changes.model_dump(exclude_none=True),
+            with_what_if=request.what_if,
+        )
+
+    @router.get("/programs/{program_id}/preview")
+    async def get_preview(call: Coordinator, program_id: str) -> PreviewView:
+        """Return a program's newest preview."""
+        access.must_coordinate(call.caller, program_id)
+        return PreviewView.of(await call.store.require(Preview, Preview.id_of(program_id)))
 
     @router.get("/rounds/{round_id}")
     async def get_round(call: Coordinator, round_id: str) -> RoundView:

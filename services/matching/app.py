@@ -2,6 +2,7 @@
 
 from services.matching import api
 from services.matching.jobs import jobs
+from services.matching.previews import PreviewRunner
 from services.matching.repository import DOCUMENTS
 from services.matching.rounds import RoundRunner
 from services.matching.subscribers import subscriptions
@@ -12,6 +13,7 @@ def build(platform: Platform) -> Service:
     """Return the service, not yet started."""
     store = platform.store("matching")
     runner = RoundRunner(store, platform.clock)
+    previews = PreviewRunner(store, platform.clock)
     parts = Parts(
         name="matching",
         title="Upward matching",
@@ -21,5 +23,6 @@ def build(platform: Platform) -> Service:
         subscribe=subscriptions(platform.clock),
         # Rounds first and last: terms end into a rotation once the round under way is done.
         jobs=(runner.run_rounds, *jobs(store), runner.run_rounds),
+        background=(previews.run_previews,),
     )
     return Service(platform, store, parts)

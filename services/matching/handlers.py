@@ -1,12 +1,15 @@
 """The use cases of matching: load, decide, save, emit."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from services.matching import access
 from services.matching.domain.pair import Pair, pause_reasons, stands
 from services.matching.domain.pool import PoolMember
+from services.matching.domain.preview import Preview
 from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundKind
+from services.matching.engine.model import Policy
 from services.matching.repository import members_of, open_pairs_of, pool, require_program
 from shared.errors import InvalidInputError, raise_not_found
 from shared.events.pairs import (
@@ -266,6 +269,46 @@ async def cancel_round(tx: Transaction, caller: Principal, now: datetime, round_
     program = await tx.require(Program, opened.program_id)
     tx.put(program.finish_round(opened.id))
     return tx.put(canceled)
+
+
+async def request_preview(
+    tx: Transaction,
+    caller: Principal,
+    now: datetime,
+    program_id: str,
+    seed: int,
+    changes: Mapping[str, object],
+    *,
+    with_what_if: bool,
+) -> Preview:
+    """Ask what a round would find now, under the program's policy with these fields changed.
+
+    Raises InvalidInputError for a policy that contradicts itself, RuleViolationError while another
+    preview is being made, or once the program is over.
+    """
+    access.must_coordinate(caller, program_id)
+    program = await require_program(tx, program_id)
+    program.require_open(now)
+    try:
+        policy = Policy.model_validate(program.policy(now).model_dump() | dict(changes))
+    except ValueError as error:
+        raise InvalidInputError(
+            "The matching policy contradicts itself.", code="policy_invalid", field="weights"
+        ) from error
+    preview_id = Preview.id_of(program_id)
+    known = await tx.get(Preview, preview_id)
+    if known is not None:
+        known.require_done()
+    asked = Preview(
+        id=preview_id,
+        version=known.version if known else 0,
+        program_id=program_id,
+        seed=seed,
+        policy=policy,
+        with_what_if=with_what_if,
+        requested_at=now,
+    )
+    return tx.put(asked)
 
 
 async def request_rolling_round(tx: Transaction, program_id: str, now: datetime) -> None:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from services.matching.domain.pair import Pair
 from services.matching.domain.pool import PoolMember
+from services.matching.domain.preview import Preview
 from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundPart, RoundProgress
 from shared.errors import raise_not_found
@@ -13,7 +14,15 @@ from shared.store.port import NO_CONDITIONS, Contains, Document, In, Reader, Whe
 
 D = TypeVar("D", bound=Document)
 
-DOCUMENTS: tuple[type[Document], ...] = (Program, PoolMember, Round, RoundPart, RoundProgress, Pair)
+DOCUMENTS: tuple[type[Document], ...] = (
+    Program,
+    PoolMember,
+    Round,
+    RoundPart,
+    RoundProgress,
+    Preview,
+    Pair,
+)
 
 OPEN_STATUSES = In(("proposed", "active", "paused"))
 LIVING_STATUSES = In(("active", "paused"))

@@ -12,7 +12,7 @@ from services.matching.domain.pair import Pair, propose
 from services.matching.domain.pool import PoolMember
 from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundPart, RoundProgress
-from services.matching.engine.model import FoundPair, Result, Snapshot
+from services.matching.engine.model import FoundPair, Policy, Result, Snapshot
 from services.matching.engine.task import OUT_OF_MEMORY, Answer, Order, Task
 from services.matching.engine.watch import Progress
 from services.matching.jobs import for_each
@@ -124,19 +124,14 @@ class RoundRunner:
         """
         program = await require_program(self._store, begun.program_id)
         policy = program.policy(now)
-        snapshot, lines, marks = Snapshot(), list[bytes](), dict[str, str]()
-        async for member in pool(self._store, program.id):
-            if member.available("mentor") or member.available("mentee"):
-                lines.append(snapshot.add(member.candidate(program, now)))
-                marks[member.id] = member.mark()
-                await _others_turn(len(lines))
+        read = await read_pool(self._store, program, policy, now)
         order = Order(policy=policy, seed=begun.seed, seconds=LIMIT_SECONDS)
         return _Found(
             begun.attempt,
-            Task(order, lines),
-            snapshot.id(policy),
+            Task(order, read.lines),
+            read.snapshot,
             program.config.version,
-            marks,
+            read.marks,
         )
 
     async def _watched(self, begun: Round, task: Task) -> Result | None:
@@ -211,6 +206,26 @@ async def _put_part(tx: Transaction, begun: Round, part: RoundPart) -> bool:
 
 async def _delete_part(tx: Transaction, part: RoundPart) -> None:
     tx.delete(part)
+
+
+@dataclass(frozen=True)
+class PoolRead:
+    """A program's pool as it was read: the candidates as JSON, the snapshot's id, all marks."""
+
+    lines: list[bytes]
+    snapshot: str
+    marks: dict[str, str]
+
+
+async def read_pool(store: Store, program: Program, policy: Policy, now: datetime) -> PoolRead:
+    """Read everybody who is free in a program, page by page."""
+    snapshot, lines, marks = Snapshot(), list[bytes](), dict[str, str]()
+    async for member in pool(store, program.id):
+        if member.available("mentor") or member.available("mentee"):
+            lines.append(snapshot.add(member.candidate(program, now)))
+            marks[member.id] = member.mark()
+            await _others_turn(len(lines))
+    return PoolRead(lines, snapshot.id(policy), marks)
 
 
 async def solve_apart(task: Task, heard: Heard) -> Result:

@@ -65,6 +65,8 @@ TABLE: Mapping[str, Mapping[Route, Allowed]] = {
         ("GET", "/rounds/{round_id}"): COORDINATOR,
         ("POST", "/rounds/{round_id}/cancel"): COORDINATOR,
         ("GET", "/rounds/{round_id}/fairness"): COORDINATOR,
+        ("POST", "/programs/{program_id}/preview"): COORDINATOR,
+        ("GET", "/programs/{program_id}/preview"): COORDINATOR,
         ("GET", "/pairs"): BOTH,
         ("GET", "/pairs/{pair_id}"): BOTH,
         ("POST", "/pairs/{pair_id}/accept"): PARTICIPANT,

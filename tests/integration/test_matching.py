@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from services.matching import rounds
+from services.matching import previews, rounds
 from services.matching.domain.pool import PoolMember
 from services.matching.engine.model import Result
 from services.matching.engine.solve import solve
 from services.matching.engine.task import OUT_OF_MEMORY, Task
-from services.matching.engine.watch import Progress
+from services.matching.engine.watch import UNWATCHED, Progress
+from services.matching.engine.what_if import what_if
 from services.matching.rounds import Heard
 from shared.events.envelope import Event
 from shared.events.pairs import (
@@ -359,6 +361,48 @@ async def test_coordinators_read_how_a_round_treated_groups_and_small_ones_are_h
 
     stranger = await empty.running.client("other", "coordinator", programs=("another",))
     assert (await stranger.get(url)).status_code == 404
+
+
+async def test_a_preview_says_what_a_round_would_find_and_proposes_nothing(
+    empty: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def solve_all(task: Task, heard: Heard) -> Result:
+        found = await solve_here(task, heard)
+        assert task.order.what_if
+        tried = what_if(task.pool(), task.order.policy, task.order.seed, UNWATCHED)
+        return replace(found, what_if=tried)
+
+    monkeypatch.setattr(previews, "solve_apart", solve_all)
+    await empty.publish(
+        published(), enrolled("m1"), enrolled("m2", level=3), senior("s1"), senior("s2")
+    )
+    url = f"{BASE}/programs/{PROGRAM}/preview"
+    asked = {"what_if": True, "changes": {"min_overlap_minutes": 30}}
+    assert json_of(await empty.coordinator.post(url, json=asked), 202)["status"] == "requested"
+    assert code_of(await empty.coordinator.post(url, json=asked), 409) == "preview_requested"
+    async with asyncio.timeout(20):
+        while (told := json_of(await empty.coordinator.get(url)))["status"] == "requested":
+            await empty.tick()
+    figures: Any = told["figures"]
+    assert (figures["proposed"], figures["pool"]) == (1, {"mentors": 2, "mentees": 2})
+    policy: Any = told["policy"]
+    assert policy["min_overlap_minutes"] == 30
+    more = {one["rule"]: one["more_mentees"] for one in told["what_if"]}  # type: ignore[attr-defined]
+    assert (more["level_gap"], more["same_boss"]) == (1, 0)
+    assert await empty.pairs("proposed") == []
+    assert await empty.rounds() == []
+    assert not empty.running.events(PairProposed)
+
+    # The round itself still follows the program.
+    assert (await empty.round())["figures"]["proposed"] == 1
+    bad = {"changes": {"weights": {"coverage": 2000}}}
+    assert code_of(await empty.coordinator.post(url, json=bad), 422) == "policy_invalid"
+    assert (
+        await empty.coordinator.post(url, json={"changes": {"min_level_gap": -1}})
+    ).status_code == 422
+    stranger = await empty.running.client("other", "coordinator", programs=("another",))
+    assert (await stranger.get(url)).status_code == 403
+    assert (await stranger.post(url, json={})).status_code == 403
 
 
 async def test_a_round_cut_off_by_a_stop_is_run_again_after_the_start(

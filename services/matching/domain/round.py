@@ -37,6 +37,21 @@ class RoundFigures(Part):
     mean_dissimilarity_random: float | None
 
 
+def figures_of(result: Result) -> RoundFigures:
+    """Return what there is to say of a result in figures."""
+    return RoundFigures(
+        pool=result.pool,
+        matched=result.matched,
+        proposed=len(result.pairs),
+        unmatched=result.unmatched_counts(),
+        objective=result.objective,
+        bound=result.bound,
+        gap=result.gap,
+        mean_dissimilarity=result.mean_dissimilarity,
+        mean_dissimilarity_random=result.mean_dissimilarity_random,
+    )
+
+
 class Committed(Part):
     """What of a round's result has become proposals so far."""
 
@@ -112,21 +127,10 @@ class Round(Document):
     def settle(self, snapshot: str, result: Result, parts: int) -> Self:
         """Take the result, which is written in so many parts; from now on it stands."""
         self._require("running")
-        figures = RoundFigures(
-            pool=result.pool,
-            matched=result.matched,
-            proposed=len(result.pairs),
-            unmatched=result.unmatched_counts(),
-            objective=result.objective,
-            bound=result.bound,
-            gap=result.gap,
-            mean_dissimilarity=result.mean_dissimilarity,
-            mean_dissimilarity_random=result.mean_dissimilarity_random,
-        )
         return self.changed(
             status="committing",
             snapshot=snapshot,
-            figures=figures,
+            figures=figures_of(result),
             groups=result.groups,
             parts=parts,
         )

@@ -4,12 +4,14 @@ import contextlib
 import os
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from services.matching.engine.large import compile_all
 from services.matching.engine.solve import solve
 from services.matching.engine.task import OUT_OF_MEMORY, Line, read_task, tell, told
 from services.matching.engine.watch import Progress, Watch
+from services.matching.engine.what_if import what_if
 
 _SHARE_OF_MEMORY = 0.75
 _NICENESS = 10
@@ -32,10 +34,11 @@ def main() -> None:
 
     try:
         task = read_task(sys.stdin.buffer)
-        order = task.order
-        result = solve(
-            task.pool(), order.policy, order.seed, Watch(hear=hear, seconds=order.seconds)
-        )
+        order, pool = task.order, task.pool()
+        watch = Watch(hear=hear, seconds=order.seconds)
+        result = solve(pool, order.policy, order.seed, watch)
+        if order.what_if:
+            result = replace(result, what_if=what_if(pool, order.policy, order.seed, watch))
     except MemoryError:
         # What is left is too little to say more.
         os._exit(OUT_OF_MEMORY)

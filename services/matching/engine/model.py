@@ -141,6 +141,17 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class WhatIf:
+    """A round under a policy with one rule relaxed: `changes` are the policy's fields."""
+
+    rule: RuleCode
+    changes: dict[str, int | bool]
+    matched: RoleCounts
+    objective: int
+    gap: float
+
+
+@dataclass(frozen=True)
 class Result:
     """What `solve` found, and how good it is; ids are participants'.
 
@@ -163,6 +174,8 @@ class Result:
     """Of those unmatched whose facts are all known, more than the reason."""
     groups: dict[str, int] = field(default_factory=dict)
     """How many people of the pool are in each group (`fairness`)."""
+    what_if: tuple[WhatIf, ...] = ()
+    """Where it was asked for, what each relaxation of the policy would bring."""
     limited: bool = False
     """Whether the time was up before the gap was small: another run may find other pairs."""
 

@@ -27,11 +27,14 @@ _AT_ONCE = 100
 
 
 class Order(Frozen):
-    """All that decides a round but its pool; `seconds` bounds how long it is improved."""
+    """All that decides a round but its pool; `seconds` bounds how long it is improved, and
+    `what_if` asks for what relaxed rules would bring.
+    """
 
     policy: Policy
     seed: int
     seconds: float | None = None
+    what_if: bool = False
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,20 @@ def test_a_schema_that_the_code_has_left_is_noticed_and_written_anew(tmp_path: P
     assert check_file_schemas(root) == ["schemas/pair.json: differs from the code"]
 
 
+def test_other_rules_are_tried_where_that_is_asked_for(tmp_path: Path, policy: Path) -> None:
+    pool, pairs, report = (tmp_path / name for name in ("pool", "pairs", "report"))
+    make_pool(ROSTER, pool, mentors=60, mentees=60, seed=2)
+    files = ["--policy", str(policy), "--out", str(pairs), "--report", str(report)]
+    done = CliRunner().invoke(app, ["match", str(pool), *files, "--what-if"])
+    assert done.exit_code == 0
+    told = json.loads(report.read_text())
+    tried = {one["rule"]: one for one in told["what_if"]}
+    assert tried.keys() == {"level_gap", "same_department", "same_boss", "working_hours"}
+    more = tried["level_gap"]["matched"]["mentees"] - told["matched"]["mentees"]
+    assert more >= 0
+    assert f"With min_level_gap = 1: {more:+,} mentees" in done.stderr
+
+
 ALONE = '{"participant_id": "a", "person_id": "a", "role": "mentor"}\n'
 
 

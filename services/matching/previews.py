@@ -1,0 +1,58 @@
+"""Making previews: the pool as it is, a process that solves it, nothing proposed."""
+
+from datetime import datetime
+
+from services.matching.domain.preview import Preview
+from services.matching.engine.task import Order, Task
+from services.matching.engine.watch import Progress
+from services.matching.jobs import for_each
+from services.matching.repository import every, require_program
+from services.matching.rounds import LIMIT_SECONDS, read_pool, solve_apart
+from shared.clock import Clock
+from shared.errors import StaleWriteError, UnavailableError, UpwardError
+from shared.logging import get_logger
+from shared.store.port import Store, Transaction
+
+
+class PreviewRunner:
+    """Makes the previews that were requested; one that a crash cut off is made again."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._log = get_logger("matching")
+
+    async def run_previews(self, _now: datetime) -> None:
+        """Make every preview that waits, one after the other."""
+        await for_each(
+            every(self._store, Preview, {"status": "requested"}, order_by="requested_at"),
+            self._run,
+        )
+
+    async def _run(self, asked: Preview) -> None:
+        try:
+            program = await require_program(self._store, asked.program_id)
+            gathered = await read_pool(self._store, program, asked.policy, self._clock.now())
+            order = Order(
+                policy=asked.policy,
+                seed=asked.seed,
+                seconds=LIMIT_SECONDS,
+                what_if=asked.with_what_if,
+            )
+            result = await solve_apart(Task(order, gathered.lines), _unheard)
+            done = asked.complete(result, self._clock.now())
+        except (UnavailableError, StaleWriteError):
+            raise
+        except Exception as error:
+            self._log.error("preview_failed", preview_id=asked.id, exc_info=error)
+            code = error.code if isinstance(error, UpwardError) else UpwardError.code
+            done = asked.fail(code, self._clock.now())
+        await self._store.transact(_keep, done)
+
+
+def _unheard(_progress: Progress) -> None:
+    """Nobody waits for it."""
+
+
+async def _keep(tx: Transaction, done: Preview) -> None:
+    tx.put(done)
