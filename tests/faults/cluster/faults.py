@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiokafka import TopicPartition
 
+from shared.clock import monotonic
 from shared.events.registry import EVENTS_BY_TYPE
 from shared.events.topics import PAIRS, PARTICIPANTS, SESSIONS
 from tests.faults.cluster.campaign import GROUPS, LIVE_SECONDS, SESSION_SECONDS, Campaign
@@ -20,6 +21,7 @@ Inject = Callable[[Campaign, random.Random], Awaitable[None]]
 
 GRACE_SECONDS = 30.0
 _SKEW_SECONDS = 3600
+_TOLD_SECONDS = 30.0
 _CONSUMERS = tuple(GROUPS.values())
 _SKEW = Path(__file__).parent / "skew"
 
@@ -254,7 +256,7 @@ async def replay_everything(campaign: Campaign, luck: random.Random) -> None:
 
 
 async def deliver_late_and_twice(campaign: Campaign, luck: random.Random) -> None:
-    await campaign.publish(stale(_originals(await campaign.topics.read()), luck))
+    await campaign.publish(stale(await _told(campaign, lambda _: True), luck))
 
 
 def _originals(records: Sequence[Record]) -> list[Record]:
@@ -269,13 +271,24 @@ def _originals(records: Sequence[Record]) -> list[Record]:
     ]
 
 
+async def _told(campaign: Campaign, wanted: Callable[[Record], bool]) -> list[Record]:
+    """Return the events that are wanted; where the story has only begun, wait for the first."""
+    deadline = monotonic() + _TOLD_SECONDS
+    while True:
+        found = [r for r in _originals(await campaign.topics.read()) if wanted(r)]
+        if found:
+            return found
+        assert monotonic() < deadline, "the story tells nothing of the kind"
+        await asyncio.sleep(0.5)
+
+
 def _read_by(group: str) -> set[str]:
     return {EVENTS_BY_TYPE[kind].topic for kind in handled()[group]}
 
 
 async def poison(campaign: Campaign, luck: random.Random) -> None:
     topics = luck.sample((PARTICIPANTS, PAIRS, SESSIONS), 3)
-    records = _originals(await campaign.topics.read())
+    records = await _told(campaign, lambda r: r.topic in topics)
     topic = next(topic for topic in topics if any(r.topic == topic for r in records))
     record = luck.choice([r for r in records if r.topic == topic])
     made = poisons(record, luck)
@@ -284,8 +297,8 @@ async def poison(campaign: Campaign, luck: random.Random) -> None:
 
 
 async def drift_schemas(campaign: Campaign, luck: random.Random) -> None:
-    records = _originals(await campaign.topics.read())
-    record = luck.choice([r for r in records if header(r, "type") == "upward.enrolled.v1"])
+    enrolled = await _told(campaign, lambda r: header(r, "type") == "upward.enrolled.v1")
+    record = luck.choice(enrolled)
     await _must_be_buried(campaign, drifted(record, luck))
 
 
@@ -311,8 +324,8 @@ async def _must_be_buried(campaign: Campaign, made: Sequence[Made]) -> None:
 
 
 async def flood(campaign: Campaign, luck: random.Random) -> None:
-    known = _originals(await campaign.topics.read())
-    one = luck.choice([r for r in known if r.topic in {PARTICIPANTS, SESSIONS}])
+    known = await _told(campaign, lambda r: r.topic in {PARTICIPANTS, SESSIONS})
+    one = luck.choice(known)
     topic, place = one.topic, TopicPartition(one.topic, one.partition)
     records = [r for r in known if (r.topic, r.partition) == tuple(place)]
     made: list[Made] = []
