@@ -1,5 +1,6 @@
 """`upward bench matching`: the engine beside its peers, on the same instances, in one run."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,8 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from shared.clock import monotonic
+from tests.load.matching.inside import measure
 from tests.load.matching.pools import SHAPES, Shape
-from tests.load.measure import Budget, Figure, Stage
+from tests.load.measure import Budget, Figure, Percentiles, Stage
 from tests.support.servers.process import TOOLS
 
 _ROOT = TOOLS.parent
@@ -191,6 +193,30 @@ def _hard() -> Stage:
     )
 
 
+def _inside() -> Stage:
+    """Measure a round beside other requests, and kill the platform in the middle of another."""
+    found = asyncio.run(measure(20_000))
+    idle, busy = Percentiles.of(found.idle), Percentiles.of(found.busy)
+    return Stage(
+        name="inside",
+        asks="20,000 mentors by 20,000 mentees inside `upward up`: what do other requests feel?",
+        figures=(
+            Figure.beside(
+                "p99 of an answer while a round runs", "ms", [(busy.p99, idle.p99)],
+                "p99 when nothing runs", Budget(direction="at most", ratio=2),
+            ),
+            Figure.alone("from request to the last proposal", "s", [found.seconds]),
+            Figure.beside(
+                "proposals of a round that kill -9 cut in two", "pairs",
+                [(found.proposed_after_kill, found.proposed)], "undisturbed",
+                Budget(direction="at least", ratio=1),
+            ),
+        ),
+        latencies={"idle": idle, "while a round runs": busy},
+        notes=(f"after the kill: {found.lost} proposals lost, {found.doubled} told twice",),
+    )  # fmt: skip
+
+
 STAGES: dict[str, Callable[[], Stage]] = {
     "2000": lambda: _beside(2_000, [(MENTOR_MATCH, 200)]),
     "5000": lambda: _beside(5_000, [(LAPX, None), (SCIPY, None), (STABLE, None)]),
@@ -198,6 +224,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "100000": lambda: _alone(100_000, 0.1, 2048),
     "circles": lambda: _sparse(26_000, 50_000),
     "hard": _hard,
+    "inside": _inside,
     # Ten minutes and many gigabytes: only when it is asked for by name.
     "500000": lambda: _alone(500_000, 0.5, 8192),
 }
