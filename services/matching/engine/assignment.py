@@ -140,9 +140,13 @@ class _Rounds:
         self._nets = np.where(found >= 0, scores - prices[found], NEVER)
         known = found >= 0
         rows = np.arange(len(found), dtype=np.int64)[:, None] * self._width
-        pairs = np.concatenate([self._pairs, (rows + found)[known]])
-        self._pairs, first = np.unique(pairs, return_index=True)
-        self._scores = np.concatenate([self._scores, scores[known]])[first]
+        pairs = (rows + found)[known]
+        fresh = np.isin(pairs, self._pairs, assume_unique=True, invert=True, kind="sort")
+        pairs = np.concatenate([self._pairs, pairs[fresh]])
+        # Two runs that are sorted: merging them takes no longer than reading them.
+        order = np.argsort(pairs, kind="stable")
+        self._pairs = pairs[order]
+        self._scores = np.concatenate([self._scores, scores[known][fresh]])[order]
 
     def bid(self, bonus: int, step: int) -> None:
         """Match what is remembered; each pair is worth its score and the bonus."""

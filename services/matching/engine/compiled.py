@@ -5,7 +5,7 @@ number of threads. What is compiled is kept on disk beside this file.
 """
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit, prange
@@ -31,6 +31,7 @@ from services.matching.engine.reasons import MOST, NOBODY
 from services.matching.engine.score import DEPARTMENT, FAR_APART, LEVELS
 
 F = TypeVar("F")
+Integer = int | np.integer[Any]
 
 _BLOCK = 1024
 _STRIP = 32
@@ -44,11 +45,20 @@ def _compiled(*, parallel: bool = False) -> Callable[[F], F]:
 
 
 @_compiled()
-def fill_points(row: int, rows: Side, columns: Side, t: Tables, points: Ints) -> None:
-    """Write the points that hours and languages give, below zero where a rule forbids them."""
+def fill_points(
+    row: int, rows: Side, columns: Side, t: Tables, start: int, end: int, points: Ints
+) -> bool:
+    """Write the points that hours and languages give with some columns, below zero where a rule
+    forbids them; return whether any are allowed.
+    """
     by_hours, by_tongues = t.overlap[rows.hours[row]], t.tongues[rows.tongues[row]]
-    for c in range(len(points)):
-        points[c] = by_hours[columns.hours[c]] + by_tongues[columns.tongues[c]]
+    hours, tongues = columns.hours[start:end], columns.tongues[start:end]
+    some = False
+    for x in range(end - start):
+        value = by_hours[hours[x]] + by_tongues[tongues[x]]
+        points[x] = value
+        some |= value >= 0
+    return some
 
 
 @_compiled()
@@ -67,50 +77,68 @@ def _other_way_round(row: int, c: int, rows: Side, columns: Side, t: Tables) -> 
 
 
 @_compiled()
+def _product(value: Integer, fraction: Integer) -> np.int32:
+    """Return the product with 65536ths. It fits into 32 bits, of which processors multiply twice
+    as many at once as of 64.
+    """
+    product = np.int32(np.int32(value) * np.int32(fraction))
+    return np.int32(product >> np.int32(16))
+
+
+@_compiled()
 def fill_block(
     row: int, rows: Side, columns: Side, t: Tables, barred: Barred,
     points: Ints, start: int, end: int, sums: Ints, scores: Ints,
 ) -> None:  # fmt: skip
-    """Write the row's scores with the columns from `start` to `end`, below zero where barred."""
+    """Write the row's scores with the columns from `start` to `end`, below zero where barred.
+
+    `points` are what hours and languages give with each of these columns.
+    """
+    # Slices, for an index that begins at 0 needs no look whether it is below: only then does the
+    # compiler work on eight columns at once.
     n = end - start
     sums[:n] = 0
     for at in range(rows.key_starts[row], rows.key_starts[row + 1]):
-        credit = columns.credit[rows.keys[at]]
+        credit = columns.credit[rows.keys[at]][start:end]
         for x in range(n):
-            sums[x] += credit[start + x]
+            sums[x] += np.int32(credit[x])
     if t.rows_are_mentors:
+        shares = columns.share[start:end]
         for x in range(n):
-            sums[x] = (sums[x] * columns.share[start + x]) >> 16
+            sums[x] = _product(sums[x], shares[x])
     else:
         share = rows.share[row]
         for x in range(n):
-            sums[x] = (sums[x] * share) >> 16
+            sums[x] = _product(sums[x], share)
+    levels, departments = columns.level[start:end], columns.department[start:end]
+    bosses, patiences = columns.boss[start:end], columns.patience[start:end]
+    percents = columns.percent[rows.site[row]][start:end]
+    mets = columns.met[rows.taste[row]][start:end]
     level, department, boss = rows.level[row], rows.department[row], rows.boss[row]
     patience = rows.patience[row]
     sign = np.int32(-1) if t.rows_are_mentors else np.int32(1)
     boss = boss if t.different_boss and boss >= 0 else np.int32(-2)
     coverage, weight = np.int32(t.coverage_weight), np.int32(t.difference_weight)
     waiting, wish = np.int32(t.waiting_weight), np.int32(t.wish_weight)
-    percent, met = columns.percent[rows.site[row]], columns.met[rows.taste[row]]
     gap = np.int32(t.min_gap)
     department_percent = np.int32(DEPARTMENT)
     same = np.int32(NEVER if t.cross_department else 0)
     for x in range(n):
-        c = start + x
-        below = sign * (columns.level[c] - level)
+        below = np.int32(sign * np.int32(levels[x] - level))
         apart = min(max(below, np.int32(0)), np.int32(FAR_APART))
-        other = columns.department[c] != department
-        place = np.int32(percent[c])
-        share = place + np.int32(_STEP) * apart + (department_percent if other else np.int32(0))
+        other = departments[x] != department
+        place = np.int32(percents[x])
+        share = np.int32(place + np.int32(_STEP) * apart)
+        share = np.int32(share + (department_percent if other else np.int32(0)))
         value = (
-            points[c]
-            + ((sums[x] * coverage) >> 16)
-            + ((share * weight) >> 16)
-            + ((np.int32(met[c]) * wish) >> 16)
-            + ((((patience + columns.patience[c]) >> 1) * waiting) >> 16)
+            points[x]
+            + _product(sums[x], coverage)
+            + _product(share, weight)
+            + _product(np.int32(mets[x]), wish)
+            + _product(np.int32(patience + patiences[x]) >> np.int32(1), waiting)
             + (np.int32(0) if other else same)
         )
-        allowed = (below >= gap) & (columns.boss[c] != boss) & (place != np.int32(BARRED))
+        allowed = (below >= gap) & (bosses[x] != boss) & (place != np.int32(BARRED))
         scores[x] = value if allowed else np.int32(NEVER)
     if t.turns > 1 and rows.turn[row] >= 0:
         for x in range(n):
@@ -146,6 +174,39 @@ def _keep_best(keys: Longs, count: int, keep: int) -> None:
             return
 
 
+@_compiled()
+def _take(
+    raw: Ints, start: int, end: int, keys: Longs, count: Integer, least: Integer, keep: int
+) -> tuple[Integer, Integer]:
+    """Add to `keys` what is above `least`; return what is now, and how many keys there are.
+
+    A key is score less price, and then the column, the first one being the largest.
+    """
+    floor = np.int32(least >> 32)
+    for strip in range(0, end - start, _STRIP):
+        stop = min(strip + _STRIP, end - start)
+        some = raw[strip:stop]
+        top = some[0]
+        for x in range(len(some)):
+            top = max(top, some[x])
+        if top < floor:
+            continue
+        for x in range(strip, stop):
+            if raw[x] >= floor:
+                key = (np.int64(raw[x]) << 32) | (_LAST - (start + x))
+                if key > least:
+                    keys[count] = key
+                    count += 1
+                    if count == len(keys):
+                        _keep_best(keys, count, keep)
+                        count = np.int64(keep)
+                        least = keys[0]
+                        for at in range(keep):
+                            least = min(least, keys[at])
+                        floor = np.int32(least >> 32)
+    return least, count
+
+
 @_compiled(parallel=True)
 def best_columns(
     rows: Side, columns: Side, t: Tables, barred: Barred, prices: Ints, keep: int,
@@ -157,64 +218,47 @@ def best_columns(
     """
     n_rows, n_columns = len(rows.level), len(columns.level)
     for chunk in prange((n_rows + _CHUNK - 1) // _CHUNK):
-        points = np.empty(n_columns, np.int32)
-        open_blocks = np.empty((n_columns + _BLOCK - 1) // _BLOCK, np.bool_)
+        first, last = chunk * _CHUNK, min(n_rows, (chunk + 1) * _CHUNK)
+        points = np.empty(_BLOCK, np.int32)
         sums = np.empty(_BLOCK, np.int32)
         raw = np.empty(_BLOCK, np.int32)
-        keys = np.empty(4 * keep, np.int64)
-        hours = tongues = -1
-        for row in range(chunk * _CHUNK, min(n_rows, (chunk + 1) * _CHUNK)):
-            if rows.hours[row] != hours or rows.tongues[row] != tongues:
-                hours, tongues = rows.hours[row], rows.tongues[row]
-                fill_points(row, rows, columns, t, points)
-                for b in range(len(open_blocks)):
-                    some = False
-                    for c in range(b * _BLOCK, min(n_columns, (b + 1) * _BLOCK)):
-                        some |= points[c] >= 0
-                    open_blocks[b] = some
-            count = 0
-            least = np.int64(NEVER >> 1) << 32
-            floor = np.int32(NEVER >> 1)
-            for b in range(len(open_blocks)):
-                if not open_blocks[b]:
+        keys = np.empty((last - first, 4 * keep), np.int64)
+        counts = np.zeros(last - first, np.int64)
+        leasts = np.full(last - first, np.int64(NEVER >> 1) << 32)
+        # A block of columns for all rows of the chunk: it is read from the nearest cache.
+        for start in range(0, n_columns, _BLOCK):
+            end = min(n_columns, start + _BLOCK)
+            hours = tongues = -1
+            some = False
+            for row in range(first, last):
+                if rows.hours[row] != hours or rows.tongues[row] != tongues:
+                    hours, tongues = rows.hours[row], rows.tongues[row]
+                    some = fill_points(row, rows, columns, t, start, end, points)
+                if not some:
                     continue
-                start = b * _BLOCK
-                end = min(n_columns, start + _BLOCK)
                 fill_block(row, rows, columns, t, barred, points, start, end, sums, raw)
+                asked = prices[start:end]
                 for x in range(end - start):
-                    raw[x] -= prices[start + x]
-                for strip in range(0, end - start, _STRIP):
-                    stop = min(strip + _STRIP, end - start)
-                    top = raw[strip]
-                    for x in range(strip, stop):
-                        top = max(top, raw[x])
-                    if top < floor:
-                        continue
-                    for x in range(strip, stop):
-                        if raw[x] >= floor:
-                            key = (np.int64(raw[x]) << 32) | (_LAST - (start + x))
-                            if key > least:
-                                keys[count] = key
-                                count += 1
-                                if count == len(keys):
-                                    _keep_best(keys, count, keep)
-                                    count = keep
-                                    least = keys[0]
-                                    for at in range(keep):
-                                        least = min(least, keys[at])
-                                    floor = np.int32(least >> 32)
+                    raw[x] -= asked[x]
+                place = row - first
+                leasts[place], counts[place] = _take(
+                    raw, start, end, keys[place], counts[place], leasts[place], keep
+                )
+        for row in range(first, last):
+            best = keys[row - first]
+            count = counts[row - first]
             if count > keep:
-                _keep_best(keys, count, keep)
-                count = keep
+                _keep_best(best, count, keep)
+                count = np.int64(keep)
             for at in range(count):
-                net = np.int32(keys[at] >> 32)
-                keys[at] = ((_LAST - (keys[at] & _LAST)) << 32) | (np.int64(net) - NEVER)
-            keys[:count].sort()
+                net = np.int32(best[at] >> 32)
+                best[at] = ((_LAST - (best[at] & _LAST)) << 32) | (np.int64(net) - NEVER)
+            best[:count].sort()
             for at in range(keep):
                 if at < count:
-                    c = keys[at] >> 32
+                    c = best[at] >> 32
                     found[row, at] = c
-                    scores[row, at] = (keys[at] & _LAST) + NEVER + prices[c]
+                    scores[row, at] = (best[at] & _LAST) + NEVER + prices[c]
                 else:
                     found[row, at] = -1
                     scores[row, at] = NEVER
@@ -302,7 +346,7 @@ def widen(
     """
     n_rows, n_columns = len(rows.level), len(columns.level)
     blocks = (n_columns + _BLOCK - 1) // _BLOCK
-    points = np.empty(n_columns, np.int32)
+    points = np.empty(_BLOCK, np.int32)
     sums = np.empty(_BLOCK, np.int32)
     scores = np.empty(_BLOCK, np.int32)
     reached = np.zeros(n_columns, np.bool_)
@@ -328,11 +372,12 @@ def widen(
         while head < tail and end < 0:
             row = queue[head]
             head += 1
-            fill_points(row, rows, columns, t, points)
             for b in range(blocks):
                 if open_columns[b] == 0 or end >= 0:
                     continue
                 start, stop = b * _BLOCK, min(n_columns, (b + 1) * _BLOCK)
+                if not fill_points(row, rows, columns, t, start, stop, points):
+                    continue
                 fill_block(row, rows, columns, t, barred, points, start, stop, sums, scores)
                 for column in range(start, stop):
                     if reached[column] or scores[column - start] < 0:

@@ -22,7 +22,7 @@ from services.matching.engine.reasons import NOBODY, code_of, explanation
 from services.matching.engine.watch import UNWATCHED, Progress, Watch
 from shared.events.pairs import RoleCounts
 
-_SAMPLE = 2_000
+_SAMPLE = 1_000
 
 
 def default_kernels() -> Kernels:

@@ -61,8 +61,10 @@ def found_pairs(
     for place, mentor in enumerate(mentors):
         places.setdefault(mentor, []).append(place)
     pairs = []
+    # Python's own numbers: an array's cost more than they save for one or two of them.
+    by_term: dict[ScoreTerm, list[int]] = {term: told.tolist() for term, told in terms.items()}
     for mentor, taken in sorted(places.items()):
-        points = {term: int(told[taken].sum()) for term, told in terms.items()}
+        points = {term: sum(told[place] for place in taken) for term, told in by_term.items()}
         pairs.append(
             FoundPair(
                 mentor_id=mentor,

@@ -32,7 +32,7 @@ def all_scores(rows: Side, columns: Side, t: Tables, barred: Barred, scores: Any
         points = np.empty(n, np.int32)
         sums = np.empty(n, np.int32)
         told = np.empty(n, np.int32)
-        fill_points(row, rows, columns, t, points)
+        fill_points(row, rows, columns, t, 0, n, points)
         fill_block(row, rows, columns, t, barred, points, 0, n, sums, told)
         for column in range(n):
             scores[row, column] = max(told[column], -1)
