@@ -22,6 +22,11 @@ from services.matching.engine.watch import UNWATCHED, Progress, Watch
 TOLERANCE_PER_MILLE = 1
 SCALE = 4
 """Parts of a point that prices are counted in."""
+COARSE, FINE = 16, 1
+"""By how many parts at least a bid raises a price: the first bidding, which only shows where to
+look, and all after it."""
+_MARGIN = 10
+_WASTE = 32
 _KEEP = 64
 _SAMPLE = 4_000
 _KEEP_OF_SAMPLE = 1_000
@@ -37,7 +42,13 @@ class Kernels(Protocol):
     def best_columns(self, inst: Instance, prices: Ints, keep: int) -> tuple[Ints, Ints]: ...
 
     def auction(
-        self, starts: Longs, objects: Ints, values: Longs, seat_starts: Longs, step: int
+        self,
+        starts: Longs,
+        objects: Ints,
+        values: Longs,
+        seat_starts: Longs,
+        asked: Longs,
+        step: int,
     ) -> tuple[Longs, Ints]: ...
 
     def widen(
@@ -73,14 +84,14 @@ def assign(inst: Instance, kernels: Kernels, watch: Watch = UNWATCHED) -> Assign
     watch.hear(Progress("bidding", 0.3))
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
-    rounds.bid(bonus, 2 * SCALE)
+    rounds.bid(bonus, COARSE)
     watch.hear(Progress("looking at all pairs", 0.4))
     rounds.look(rounds.prices(), _KEEP)
     bonus = 0
     done, limited = 0.6, False
     for _ in range(_MOST_ROUNDS):
         watch.hear(Progress("bidding", done, rounds.gap()))
-        rounds.bid(bonus, SCALE)
+        rounds.bid(bonus, FINE)
         prices = rounds.prices()
         missed = rounds.widen()
         rounds.look(prices, _KEEP)
@@ -98,6 +109,40 @@ def assign(inst: Instance, kernels: Kernels, watch: Watch = UNWATCHED) -> Assign
     return replace(rounds.result(), limited=limited)
 
 
+@dataclass(frozen=True)
+class Offers:
+    """What bidders would give: `values` of each one's `objects`, which have one seat or more."""
+
+    starts: Longs
+    objects: Ints
+    values: Longs
+    seat_starts: Longs
+
+
+def sell(
+    kernels: Kernels, offers: Offers, known: Longs, last_step: int, step: int
+) -> tuple[Longs, Ints]:
+    """Sell the seats by auction; return their prices and who bought each, -1 for nobody.
+
+    `known` are prices of an auction in steps of `last_step` of nearly the same: bidding begins
+    somewhat below them, which takes a tenth of the bids that it takes from nothing (scaling:
+    Bertsekas, "The auction algorithm", 1988). What nobody bought must cost nothing for the
+    certificate to be tight: where it costs more than a 32nd of a point for each that was bought,
+    bidding begins again, further below.
+    """
+    margin = _MARGIN * max(last_step, SCALE)
+    while True:
+        asked = np.maximum(known - margin, 0)
+        prices, bidders = kernels.auction(
+            offers.starts, offers.objects, offers.values, offers.seat_starts, asked, step
+        )
+        free = bidders < 0
+        wasted = int(prices[free].sum())
+        if _WASTE * wasted <= SCALE * int((~free).sum()) or not asked.any():
+            return prices, bidders
+        margin *= 4
+
+
 def _first_guess(inst: Instance, kernels: Kernels) -> tuple[Ints, int]:
     """Return prices to begin with, and the bonus (below zero) of the first round.
 
@@ -106,7 +151,7 @@ def _first_guess(inst: Instance, kernels: Kernels) -> tuple[Ints, int]:
     smaller, sampled = sample(inst, _SAMPLE)
     rounds = _Rounds(smaller, kernels)
     rounds.look(np.zeros(len(sampled), dtype=np.int32), _KEEP_OF_SAMPLE)
-    rounds.bid(_LARGE_BONUS, 2 * SCALE)
+    rounds.bid(_LARGE_BONUS, COARSE)
     _, columns, scores = rounds.matching()
     prices = rounds.prices()
     gains = np.sort(scores - prices[columns])
@@ -129,6 +174,7 @@ class _Rounds:
         )
         self._row_of = np.repeat(np.arange(len(inst.row_seats), dtype=np.int32), inst.row_seats)
         self._seat_prices: Longs = np.zeros(len(self._column_of), dtype=np.int64)
+        self._step = COARSE
         self._owners: Ints = np.full(len(self._column_of), -1, dtype=np.int32)
         self._best: Assignment | None = None
 
@@ -163,9 +209,11 @@ class _Rounds:
                 self._row_of
             )
             starts, objects, values = places.starts, objects[places.values], values[places.values]
-        self._seat_prices, bidders = self._kernels.auction(
-            starts, objects, values, self._seat_starts, step
+        offers = Offers(starts, objects, values, self._seat_starts)
+        self._seat_prices, bidders = sell(
+            self._kernels, offers, self._seat_prices, self._step, step
         )
+        self._step = step
         self._owners = np.where(bidders >= 0, self._row_of[bidders], -1).astype(np.int32)
 
     def prices(self) -> Ints:

@@ -271,8 +271,9 @@ def auction(
 ) -> None:  # fmt: skip
     """Let bidders bid until each has a seat or wants none.
 
-    `values` of each bidder's `objects`; `prices` and `owners` (-1 for none) of the objects' seats.
-    A bidder wants no seat that costs more than its value. Forward auction with similar objects:
+    `values` of each bidder's `objects`; `prices` and `owners` (-1 for none) of the objects' seats:
+    the prices at which bidding begins, and nobody. A bidder wants no seat that costs more than its
+    value. Forward auction with similar objects:
     Bertsekas and Castanon, "The auction algorithm for the transportation problem", 1989.
     """
     n = len(starts) - 1
@@ -488,10 +489,16 @@ class Compiled:
         return found, scores
 
     def auction(
-        self, starts: Longs, objects: Ints, values: Longs, seat_starts: Longs, step: int
+        self,
+        starts: Longs,
+        objects: Ints,
+        values: Longs,
+        seat_starts: Longs,
+        asked: Longs,
+        step: int,
     ) -> tuple[Longs, Ints]:
-        """Return the seats' prices and owners, -1 for none."""
-        prices = np.zeros(seat_starts[-1], dtype=np.int64)
+        """Return the seats' prices, none below what is asked, and their owners, -1 for none."""
+        prices = asked.copy()
         owners = np.full(seat_starts[-1], -1, dtype=np.int32)
         auction(starts, objects, values, seat_starts, step, prices, owners)
         return prices, owners

@@ -87,12 +87,18 @@ class Plain:
         return found, scores
 
     def auction(
-        self, starts: Longs, objects: Ints, values: Longs, seat_starts: Longs, step: int
+        self,
+        starts: Longs,
+        objects: Ints,
+        values: Longs,
+        seat_starts: Longs,
+        asked: Longs,
+        step: int,
     ) -> tuple[Longs, Ints]:
-        """Return the seats' prices and owners, -1 for none."""
-        prices = np.zeros(seat_starts[-1], dtype=np.int64)
+        """Return the seats' prices, none below what is asked, and their owners, -1 for none."""
+        prices = asked.copy()
         owners = np.full(seat_starts[-1], -1, dtype=np.int32)
-        cheapest = np.zeros(len(seat_starts) - 1, dtype=np.int64)
+        cheapest = np.minimum.reduceat(prices, seat_starts[:-1])
         queue = deque(range(len(starts) - 1))
         while queue:
             bidder = queue.popleft()

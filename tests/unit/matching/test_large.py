@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from services.matching.engine.assignment import Kernels
-from services.matching.engine.columns import pack
+from services.matching.engine.assignment import COARSE, FINE, SCALE, Kernels, Offers, sell
+from services.matching.engine.columns import Ints, pack
 from services.matching.engine.compiled import Compiled
 from services.matching.engine.constraints import forbidden
 from services.matching.engine.grid import Grid
@@ -72,6 +72,47 @@ def test_the_columns_give_every_pair_the_score_of_the_grid(
             pair = columns.ids[person], columns.ids[inst.columns.people[place]]
             found[pair if inst.tables.rows_are_mentors else pair[::-1]] = int(scores[place])
     assert found == scores_by_grid(pool, rules)
+
+
+def fair(bidders: int, seats: int, seed: int) -> Offers:
+    """Return offers of everybody for five drawn objects, two of three of which have two seats."""
+    luck = np.random.default_rng(seed)
+    objects = np.stack([luck.permutation(seats)[:5] for _ in range(bidders)])
+    return Offers(
+        np.arange(bidders + 1, dtype=np.int64) * 5,
+        objects.astype(np.int32).ravel(),
+        luck.integers(100, 1000, bidders * 5) * SCALE,
+        np.concatenate([[0], np.cumsum(1 + np.arange(seats) % 3 % 2)]).astype(np.int64),
+    )
+
+
+def total(offers: Offers, buyers: Ints) -> int:
+    sizes = np.diff(offers.seat_starts)
+    things = np.repeat(np.arange(len(sizes)), sizes)
+    worth = {
+        (bidder, int(offers.objects[at])): int(offers.values[at])
+        for bidder in range(len(offers.starts) - 1)
+        for at in range(offers.starts[bidder], offers.starts[bidder + 1])
+    }
+    taken = np.flatnonzero(buyers >= 0).tolist()
+    return sum(worth[int(buyers[seat]), int(things[seat])] for seat in taken)
+
+
+@pytest.mark.parametrize("kernels", KERNELS, ids=["compiled", "plain"])
+@pytest.mark.parametrize(("bidders", "seats"), [(40, 60), (60, 60), (90, 40)])
+def test_where_bidding_begins_changes_how_long_it_takes_and_not_how_good_it_is(
+    kernels: Kernels, bidders: int, seats: int
+) -> None:
+    offers = fair(bidders, seats, bidders)
+    nothing = np.zeros(offers.seat_starts[-1], dtype=np.int64)
+    prices, buyers = sell(kernels, offers, nothing, COARSE, FINE)
+    best = total(offers, buyers)
+    luck = np.random.default_rng(1)
+    for known in (prices, 3 * prices, luck.integers(0, 4000, len(prices))):
+        prices, buyers = sell(kernels, offers, known, FINE, FINE)
+        wasted = int(prices[buyers < 0].sum())
+        assert abs(total(offers, buyers) - best) <= bidders * FINE + wasted
+        assert 32 * wasted <= SCALE * int((buyers >= 0).sum())
 
 
 @settings(max_examples=60, deadline=None)
