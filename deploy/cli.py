@@ -689,6 +689,36 @@ def match_pool(
     err.print(f"{count:,} candidates in {pool}", highlight=False)
 
 
+@match_app.command("round")
+def match_round(
+    log: File,
+    round_id: Annotated[str, typer.Option("--round", help="The round's id.")],
+    pool: Annotated[Path, typer.Option("--out", dir_okay=False, help="Its pool, NDJSON.")],
+    policy: Annotated[Path, typer.Option("--policy", dir_okay=False, help="Its policy, TOML.")],
+) -> None:
+    """Rebuild what a round was run on out of an export of the event log, to run it again."""
+    from deploy.past_round import past_round, policy_toml
+
+    _must_have_folder(pool)
+    _must_have_folder(policy)
+    try:
+        past = past_round(log, round_id)
+    except UpwardError as error:
+        fail(error.detail, "`upward events export` writes the log.")
+    pool.write_text("".join(one.model_dump_json() + "\n" for one in past.pool))
+    policy.write_text(policy_toml(past.policy))
+    err.print(
+        f"{len(past.pool):,} candidates in {pool}; the round's seed was {past.completed.seed}",
+        highlight=False,
+    )
+    if not past.proven:
+        fail(
+            "This is not quite the pool that the round saw: its digest differs.",
+            f"The log does not tell who declined a proposal; {past.declined} were before it.",
+        )
+    err.print("The digest is the round's: it saw exactly these people and this policy.")
+
+
 @dlq_app.command("list")
 def dlq_list(
     service: Annotated[str | None, typer.Argument(callback=_known)] = None,

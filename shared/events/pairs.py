@@ -162,3 +162,5 @@ class RoundCompleted(Event):
     mean_dissimilarity_random: float | None
     seed: int
     snapshot: str
+    started_at: Instant | None = None
+    """When it began to read the pool; the oldest events do not tell."""

@@ -221,6 +221,7 @@ class Round(Document):
                 "kind": self.kind,
                 "seed": self.seed,
                 "snapshot": self.snapshot,
+                "started_at": self.started_at,
             }
         )
 

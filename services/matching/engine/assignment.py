@@ -23,8 +23,9 @@ TOLERANCE_PER_MILLE = 1
 SCALE = 4
 """Parts of a point that prices are counted in."""
 COARSE, FINE = 16, 1
-"""By how many parts at least a bid raises a price: the first bidding, which only shows where to
-look, and all after it."""
+"""By how many parts at least a bid raises a price in the end: in the first bidding, which only
+shows where to look, and in all after it."""
+_STEPS = (64, 16, 4, 1)
 _MARGIN = 10
 _WASTE = 32
 _KEEP = 64
@@ -119,28 +120,30 @@ class Offers:
     seat_starts: Longs
 
 
-def sell(
-    kernels: Kernels, offers: Offers, known: Longs, last_step: int, step: int
-) -> tuple[Longs, Ints]:
+def sell(kernels: Kernels, offers: Offers, known: Longs, step: int) -> tuple[Longs, Ints]:
     """Sell the seats by auction; return their prices and who bought each, -1 for nobody.
 
-    `known` are prices of an auction in steps of `last_step` of nearly the same: bidding begins
-    somewhat below them, which takes a tenth of the bids that it takes from nothing (scaling:
-    Bertsekas, "The auction algorithm", 1988). What nobody bought must cost nothing for the
-    certificate to be tight: where it costs more than a 32nd of a point for each that was bought,
-    bidding begins again, further below.
+    Bidding begins a little below the `known` prices of nearly the same auction, in large steps,
+    and again with ever smaller ones below what the last gave: a few outbid each other in large
+    steps, and the rest hardly bid again (scaling: Bertsekas, "The auction algorithm", 1988).
+    What nobody bought must cost nothing for the certificate to be tight: where it costs more than
+    a 32nd of a step for each that was bought, bidding begins again, further below.
     """
-    margin = _MARGIN * max(last_step, SCALE)
-    while True:
-        asked = np.maximum(known - margin, 0)
-        prices, bidders = kernels.auction(
-            offers.starts, offers.objects, offers.values, offers.seat_starts, asked, step
-        )
-        free = bidders < 0
-        wasted = int(prices[free].sum())
-        if _WASTE * wasted <= SCALE * int((~free).sum()) or not asked.any():
-            return prices, bidders
-        margin *= 4
+    prices, last = known, COARSE
+    for stage in (size for size in _STEPS if size >= step):
+        margin = _MARGIN * last
+        while True:
+            asked = np.maximum(prices - margin, 0)
+            found, bidders = kernels.auction(
+                offers.starts, offers.objects, offers.values, offers.seat_starts, asked, stage
+            )
+            free = bidders < 0
+            few = _WASTE * int(found[free].sum()) <= max(stage, SCALE) * int((~free).sum())
+            if few or not asked.any():
+                break
+            margin *= 4
+        prices, last = found, stage
+    return prices, bidders
 
 
 def _first_guess(inst: Instance, kernels: Kernels) -> tuple[Ints, int]:
@@ -174,7 +177,6 @@ class _Rounds:
         )
         self._row_of = np.repeat(np.arange(len(inst.row_seats), dtype=np.int32), inst.row_seats)
         self._seat_prices: Longs = np.zeros(len(self._column_of), dtype=np.int64)
-        self._step = COARSE
         self._owners: Ints = np.full(len(self._column_of), -1, dtype=np.int32)
         self._best: Assignment | None = None
 
@@ -210,10 +212,7 @@ class _Rounds:
             )
             starts, objects, values = places.starts, objects[places.values], values[places.values]
         offers = Offers(starts, objects, values, self._seat_starts)
-        self._seat_prices, bidders = sell(
-            self._kernels, offers, self._seat_prices, self._step, step
-        )
-        self._step = step
+        self._seat_prices, bidders = sell(self._kernels, offers, self._seat_prices, step)
         self._owners = np.where(bidders >= 0, self._row_of[bidders], -1).astype(np.int32)
 
     def prices(self) -> Ints:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from services.matching.engine.assignment import COARSE, FINE, SCALE, Kernels, Offers, assign, sell
+from services.matching.engine.assignment import FINE, SCALE, Kernels, Offers, assign, sell
 from services.matching.engine.columns import Lists, pack
 from services.matching.engine.compiled import fill_block, fill_points
 from services.matching.engine.instance import Barred, Instance, Side, Tables, instance
@@ -108,8 +108,7 @@ def _graph(inst: Instance, kernels: Kernels, file: Path) -> dict[str, Any]:
     values = (scores[known][lists.values].astype(np.int64) + BONUS) * SCALE
     offers = Offers(lists.starts, found[known][lists.values], values, seats)
     nothing = np.zeros(seats[-1], dtype=np.int64)
-    prices, _ = sell(kernels, offers, nothing, COARSE, COARSE)
-    _, owners = sell(kernels, offers, prices, COARSE, FINE)
+    _, owners = sell(kernels, offers, nothing, FINE)
     seconds = time.perf_counter() - started
     taken = np.flatnonzero(owners >= 0)
     column_of = np.repeat(np.arange(len(inst.column_seats), dtype=np.int32), inst.column_seats)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from services.matching.engine.assignment import COARSE, FINE, SCALE, Kernels, Offers, sell
+from services.matching.engine.assignment import FINE, SCALE, Kernels, Offers, sell
 from services.matching.engine.columns import Ints, pack
 from services.matching.engine.compiled import Compiled
 from services.matching.engine.constraints import forbidden
@@ -105,11 +105,11 @@ def test_where_bidding_begins_changes_how_long_it_takes_and_not_how_good_it_is(
 ) -> None:
     offers = fair(bidders, seats, bidders)
     nothing = np.zeros(offers.seat_starts[-1], dtype=np.int64)
-    prices, buyers = sell(kernels, offers, nothing, COARSE, FINE)
+    prices, buyers = sell(kernels, offers, nothing, FINE)
     best = total(offers, buyers)
     luck = np.random.default_rng(1)
     for known in (prices, 3 * prices, luck.integers(0, 4000, len(prices))):
-        prices, buyers = sell(kernels, offers, known, FINE, FINE)
+        prices, buyers = sell(kernels, offers, known, FINE)
         wasted = int(prices[buyers < 0].sum())
         assert abs(total(offers, buyers) - best) <= bidders * FINE + wasted
         assert 32 * wasted <= SCALE * int((buyers >= 0).sum())
