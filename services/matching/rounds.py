@@ -166,12 +166,21 @@ class RoundRunner:
     async def _commit(self, round_id: str) -> None:
         opened = await self._store.require(Round, round_id)
         for number in range(opened.parts):
-            part_id = RoundPart.id_of(opened, number)
-            await self._store.transact(_commit_part, part_id, self._clock.now())
+            await self._commit_part(RoundPart.id_of(opened, number))
         # Those of attempts that were cut off are nobody's.
         while left := await self._store.find(RoundPart, {"round_id": round_id}, limit=1):
             await self._store.transact(_delete_part, left[0])
         await self._store.transact(_complete, round_id, self._clock.now())
+
+    async def _commit_part(self, part_id: str) -> None:
+        """Commit a part; one that can't be is lost, so that it keeps up no other and no program."""
+        try:
+            await self._store.transact(_commit_part, part_id, self._clock.now())
+        except (UnavailableError, StaleWriteError):
+            raise
+        except Exception as error:
+            self._log.error("round_part_lost", part_id=part_id, exc_info=error)
+            await self._store.transact(_lose_part, part_id)
 
 
 def _parts(begun: Round, found: _Found, result: Result) -> Iterator[RoundPart]:
@@ -350,20 +359,13 @@ async def _commit_part(tx: Transaction, part_id: str, now: datetime) -> None:
     program = await require_program(tx, opened.program_id)
     members = await tx.get_many(PoolMember, part.marks)
     # Who changed meanwhile is not proposed on what they were: they wait for the next round.
-    still = {
-        who
-        for who, member in members.items()
-        if member.mark() == part.marks[who] and not program.is_over(now)
-    }
+    still = set[str]() if program.is_over(now) else _unchanged(part, members)
     for number, found in enumerate(part.pairs):
         if still.issuperset(_members(found)) and _free(members, found):
             pair = _propose(tx, opened, program, members, found, now)
             opened = opened.proposed(found, pair.mentor, pair.mentees)
         else:
-            opened = opened.dropped(found)
-            for who in _members(found):
-                if who in still:
-                    members[who] = tx.put(members[who].missed("no_partner_left"))
+            opened = _drop(tx, opened, members, still, found)
         await _others_turn(number)
     for who, code in part.waiting.items():
         if who in still:
@@ -372,6 +374,38 @@ async def _commit_part(tx: Transaction, part_id: str, now: datetime) -> None:
                 tx.put(missed)
     tx.put(opened)
     tx.delete(part)
+
+
+async def _lose_part(tx: Transaction, part_id: str) -> None:
+    """Drop all pairs of a part that can't be committed, and forget it."""
+    part = await tx.get(RoundPart, part_id)
+    if part is None:
+        return
+    opened = await tx.require(Round, part.round_id)
+    members = await tx.get_many(PoolMember, part.marks)
+    still = _unchanged(part, members)
+    for found in part.pairs:
+        opened = _drop(tx, opened, members, still, found)
+    tx.put(opened)
+    tx.delete(part)
+
+
+def _unchanged(part: RoundPart, members: Mapping[str, PoolMember]) -> set[str]:
+    return {who for who, member in members.items() if member.mark() == part.marks[who]}
+
+
+def _drop(
+    tx: Transaction,
+    opened: Round,
+    members: dict[str, PoolMember],
+    still: set[str],
+    found: FoundPair,
+) -> Round:
+    """Leave a pair out, and remember why those of its members wait who are `still` as they were."""
+    for who in _members(found):
+        if who in still:
+            members[who] = tx.put(members[who].missed("no_partner_left"))
+    return opened.dropped(found)
 
 
 def _free(members: Mapping[str, PoolMember], found: FoundPair) -> bool:
@@ -384,14 +418,20 @@ async def _complete(tx: Transaction, round_id: str, now: datetime) -> None:
     opened = await tx.require(Round, round_id)
     if opened.status != "committing":
         return
-    waiting_on = 0
-    for member in (await tx.get_many(PoolMember, opened.committed.lost)).values():
-        pairs = [seat.pair_id for seat in (member.mentor_seat, member.mentee_seat)]
-        held = [await tx.get(Pair, pair_id) for pair_id in pairs if pair_id is not None]
-        waiting_on += not any(pair and pair.round_id == round_id for pair in held)
+    members = (await tx.get_many(PoolMember, opened.committed.lost)).values()
+    held = {pair_id for member in members for pair_id in _pairs_of(member)}
+    found = {
+        pair.id for pair in (await tx.get_many(Pair, held)).values() if pair.round_id == round_id
+    }
+    waiting_on = sum(found.isdisjoint(_pairs_of(member)) for member in members)
     completed = tx.put(opened.complete(waiting_on, now))
     await _close(tx, opened)
     tx.emit(completed.as_completed())
+
+
+def _pairs_of(member: PoolMember) -> list[str]:
+    seats = (member.mentor_seat, member.mentee_seat)
+    return [seat.pair_id for seat in seats if seat.pair_id is not None]
 
 
 async def _fail(tx: Transaction, round_id: str, code: str, now: datetime) -> None:

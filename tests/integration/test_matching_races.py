@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -326,6 +327,43 @@ async def test_a_result_that_is_cut_off_between_its_parts_goes_on_where_it_stood
     assert (done["proposed"], done["unmatched"]) == (2, {"no_partner_left": 1})
     assert await two.all(RoundPart) == []
     assert len([one for one in await two.all(PoolMember) if one.unmatched]) == 1
+
+
+async def test_a_part_that_can_not_be_committed_is_lost_alone(
+    two: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_PAIRS_AT_ONCE", 2)
+    await two.follow(
+        enrolled("unknown", level=None), enrolled("m3"), *(senior(f"s{n}") for n in (3, 4))
+    )
+    lost = set[str]()
+
+    async def mistaken(task: Task, heard: Heard) -> Result:
+        """Pair somebody whom nobody can propose, in a part with a pair that could be."""
+        found = await solve_here(task, heard)
+        (left,) = found.unmatched.keys() - {"unknown"}
+        wrong = replace(found.pairs[0], mentor_id="unknown", mentee_ids=(left,))
+        first, *others = found.pairs
+        lost.update(("unknown", left, first.mentor_id, *first.mentee_ids))
+        return replace(found, pairs=(first, wrong, *others), unmatched={})
+
+    await two.request()
+    await two.solve_with(mistaken)
+    (done,) = await two.told(RoundCompleted)
+    assert (done["proposed"], done["unmatched"]) == (2, {"no_partner_left": 4})
+    pairs = await two.all(Pair)
+    assert len(pairs) == len(await two.told(PairProposed)) == 2
+    assert {who for pair in pairs for who in pair.participant_ids}.isdisjoint(lost)
+    waiting = {one.id: one.unmatched for one in await two.all(PoolMember) if one.unmatched}
+    assert waiting == dict.fromkeys(lost, "no_partner_left")
+    assert await two.all(RoundPart) == []
+
+    # Nothing comes again, and the program is free.
+    await two.run()
+    await two.request()
+    await two.run()
+    assert [found.status for found in await two.all(Round)] == ["completed"] * 2
+    assert len(await two.told(PairProposed)) == 3
 
 
 async def test_who_is_in_pairs_of_both_roles_gets_both_from_whatever_parts(
