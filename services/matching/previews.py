@@ -55,4 +55,7 @@ def _unheard(_progress: Progress) -> None:
 
 
 async def _keep(tx: Transaction, done: Preview) -> None:
-    tx.put(done)
+    # Another replica may have made it meanwhile, and a newer one may have been asked for since.
+    known = await tx.require(Preview, done.id)
+    if known.version == done.version:
+        tx.put(done)

@@ -169,7 +169,7 @@ class RoundRunner:
             await self._commit_part(RoundPart.id_of(opened, number))
         # Those of attempts that were cut off are nobody's.
         while left := await self._store.find(RoundPart, {"round_id": round_id}, limit=1):
-            await self._store.transact(_delete_part, left[0])
+            await self._store.transact(_delete_part, left[0].id)
         await self._store.transact(_complete, round_id, self._clock.now())
 
     async def _commit_part(self, part_id: str) -> None:
@@ -213,8 +213,10 @@ async def _put_part(tx: Transaction, begun: Round, part: RoundPart) -> bool:
     return True
 
 
-async def _delete_part(tx: Transaction, part: RoundPart) -> None:
-    tx.delete(part)
+async def _delete_part(tx: Transaction, part_id: str) -> None:
+    part = await tx.get(RoundPart, part_id)
+    if part is not None:
+        tx.delete(part)
 
 
 @dataclass(frozen=True)

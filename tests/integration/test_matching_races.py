@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.matching import handlers, rounds
+from services.matching import handlers, previews, rounds
 from services.matching.domain.pair import Pair
 from services.matching.domain.pool import PoolMember
+from services.matching.domain.preview import Preview
 from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundPart, RoundProgress
 from services.matching.engine.model import Result
@@ -23,6 +24,7 @@ from services.matching.engine.solve import solve
 from services.matching.engine.task import Order, Task
 from services.matching.engine.watch import Progress
 from services.matching.jobs import jobs
+from services.matching.previews import PreviewRunner
 from services.matching.repository import DOCUMENTS, every
 from services.matching.rounds import Heard, RoundRunner, SolverError
 from shared.clock import ManualClock
@@ -50,6 +52,7 @@ from tests.unit.matching.builders import NOW, enrolled, published
 
 LATER = NOW + timedelta(days=7 + 180)
 DAY = timedelta(days=1)
+OFFICE = Principal("office", frozenset({"coordinator"}), frozenset({"program"}))
 Solver = Callable[[Task, Heard], Awaitable[Result]]
 
 
@@ -106,6 +109,16 @@ class Service:
     async def run(self) -> None:
         await self.solve_with(solve_here)
 
+    async def run_twice_at_once(self, solver: Solver = solve_here) -> None:
+        """Run all open rounds as two replicas would that both think it is theirs to do."""
+        other = RoundRunner(self.store, self.clock)
+        await asyncio.gather(self.solve_with(solver), other.run_rounds(self.clock.now()))
+
+    async def preview(self, seed: int) -> Preview:
+        return await self.store.transact(
+            handlers.request_preview, OFFICE, NOW, "program", seed, {}, with_what_if=False
+        )
+
     async def pair_up(self, program_id: str = "program") -> list[Pair]:
         """Run a round and let everybody accept."""
         await self.request(program_id)
@@ -150,6 +163,10 @@ async def follow(tx: Transaction, event: Event, version: int) -> None:
     else:
         assert isinstance(event, ParticipantState | ParticipantEvent)
         await handlers.follow_participant(tx, event, version, NOW)
+
+
+async def killed(*_: object) -> None:
+    raise asyncio.CancelledError
 
 
 @pytest.fixture
@@ -226,6 +243,42 @@ async def test_a_round_that_another_replica_finished_is_not_told_twice(two: Serv
     await two.solve_with(overtaken)
     assert len(await two.told(RoundCompleted)) == 1
     assert len(await two.told(PairProposed)) == 2
+
+
+async def test_a_round_that_two_replicas_solve_at_once_has_one_result(two: Service) -> None:
+    both = asyncio.Barrier(2)
+
+    async def at_once(task: Task, heard: Heard) -> Result:
+        await both.wait()
+        return await solve_here(task, heard)
+
+    await two.request()
+    await two.run_twice_at_once(at_once)
+    assert (await two.only(Round)).status == "completed"
+    assert len(await two.all(Pair)) == len(await two.told(PairProposed)) == 2
+    assert len(await two.told(RoundCompleted)) == 1
+    assert await two.all(RoundPart) == []
+
+
+async def test_a_result_that_two_replicas_commit_at_once_is_proposed_once(
+    two: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_PAIRS_AT_ONCE", 1)
+    await two.request()
+    # One attempt leaves its parts behind, the next one is killed when it has a result.
+    for killed_at in ("_settle", "_commit_part"):
+        with monkeypatch.context() as patch:
+            patch.setattr(rounds, killed_at, killed)
+            with pytest.raises(asyncio.CancelledError):
+                await two.run()
+    assert (await two.only(Round)).status == "committing"
+    assert len(await two.all(RoundPart)) == 4
+
+    await two.run_twice_at_once()
+    assert (await two.only(Round)).status == "completed"
+    assert len(await two.all(Pair)) == len(await two.told(PairProposed)) == 2
+    assert len(await two.told(RoundCompleted)) == 1
+    assert await two.all(RoundPart) == []
 
 
 async def test_who_changed_while_a_round_was_solved_is_not_proposed_and_the_figures_say_so(
@@ -439,8 +492,7 @@ async def test_a_round_that_is_called_off_ends_its_solver_and_frees_the_program(
         progress = await two.all(RoundProgress)
     assert (progress[0].id, progress[0].stage, progress[0].done) == (opened.id, "bidding", 0.6)
 
-    office = Principal("office", frozenset({"coordinator"}), frozenset({"program"}))
-    await two.store.transact(handlers.cancel_round, office, NOW, opened.id)
+    await two.store.transact(handlers.cancel_round, OFFICE, NOW, opened.id)
     async with asyncio.timeout(10):
         await running
     assert ended.is_set()
@@ -461,6 +513,47 @@ async def test_two_rounds_of_the_same_moment_are_two(two: Service) -> None:
         await two.request()
         await two.run()
     assert [found.status for found in await two.all(Round)] == ["completed"] * 2
+
+
+# -- previews -------------------------------------------------------------------------------------
+
+
+async def test_a_preview_that_two_replicas_make_at_once_is_kept_once(
+    two: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = asyncio.Barrier(2)
+
+    async def at_once(task: Task, heard: Heard) -> Result:
+        await both.wait()
+        return await solve_here(task, heard)
+
+    monkeypatch.setattr(previews, "solve_apart", at_once)
+    asked = await two.preview(seed=1)
+    runners = [PreviewRunner(two.store, two.clock) for _ in range(2)]
+    await asyncio.gather(*(runner.run_previews(NOW) for runner in runners))
+    made = await two.only(Preview)
+    assert (made.status, made.version) == ("completed", asked.version + 1)
+    assert made.figures.proposed == 2
+
+
+async def test_a_preview_that_comes_too_late_does_not_answer_for_a_newer_one(
+    two: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = PreviewRunner(two.store, two.clock)
+
+    async def overtaken(task: Task, heard: Heard) -> Result:
+        monkeypatch.setattr(previews, "solve_apart", solve_here)
+        await PreviewRunner(two.store, two.clock).run_previews(NOW)
+        await two.preview(seed=2)
+        return await solve_here(task, heard)
+
+    monkeypatch.setattr(previews, "solve_apart", overtaken)
+    await two.preview(seed=1)
+    await runner.run_previews(NOW)
+    waiting = await two.only(Preview)
+    assert (waiting.seed, waiting.status) == (2, "requested")
+    await runner.run_previews(NOW)
+    assert (await two.only(Preview)).status == "completed"
 
 
 # -- terms ----------------------------------------------------------------------------------------
