@@ -8,7 +8,7 @@ from services.matching.domain.pair import Pair, pause_reasons, stands
 from services.matching.domain.pool import PoolMember
 from services.matching.domain.preview import Preview
 from services.matching.domain.program import Program
-from services.matching.domain.round import Round, RoundKind
+from services.matching.domain.round import Round, RoundKind, RoundProgress
 from services.matching.engine.model import Policy
 from services.matching.repository import members_of, open_pairs_of, pool, require_program
 from shared.errors import InvalidInputError, raise_not_found
@@ -266,9 +266,20 @@ async def cancel_round(tx: Transaction, caller: Principal, now: datetime, round_
     canceled = opened.cancel(now)
     if canceled is opened:
         return opened
-    program = await tx.require(Program, opened.program_id)
-    tx.put(program.finish_round(opened.id))
-    return tx.put(canceled)
+    return await end_round(tx, canceled)
+
+
+async def end_round(tx: Transaction, ended: Round) -> Round:
+    """Keep a round as it ended, free its program for another one, and forget how far it was.
+
+    Parts may be left of it, too many for one transaction: `RoundRunner` forgets them one by one.
+    """
+    program = await tx.require(Program, ended.program_id)
+    tx.put(program.finish_round(ended.id))
+    progress = await tx.get(RoundProgress, ended.id)
+    if progress is not None:
+        tx.delete(progress)
+    return tx.put(ended)
 
 
 async def request_preview(

@@ -30,14 +30,18 @@ _PAGE = 200
 
 
 async def every(
-    reader: Reader, kind: type[D], where: Where = NO_CONDITIONS, order_by: str = "id"
+    reader: Reader,
+    kind: type[D],
+    where: Where = NO_CONDITIONS,
+    order_by: str = "id",
+    at_once: int = _PAGE,
 ) -> AsyncIterator[D]:
-    """Yield all documents that meet the conditions, page by page.
+    """Yield all documents that meet the conditions, page by page of so many at once.
 
     It only goes forward: one that still meets them after its turn does not come again.
     """
     after = None
-    while found := await reader.find(kind, where, order_by=order_by, after=after, limit=_PAGE):
+    while found := await reader.find(kind, where, order_by=order_by, after=after, limit=at_once):
         for document in found:
             yield document
         after = (getattr(found[-1], order_by), found[-1].id)

@@ -15,6 +15,7 @@ from services.matching.domain.round import Round, RoundPart, RoundProgress
 from services.matching.engine.model import FoundPair, Policy, Result, Snapshot
 from services.matching.engine.task import OUT_OF_MEMORY, Answer, Order, Task
 from services.matching.engine.watch import Progress
+from services.matching.handlers import end_round
 from services.matching.jobs import for_each
 from services.matching.repository import LIVING_STATUSES, every, pool, require_program
 from shared import metrics
@@ -82,6 +83,7 @@ class RoundRunner:
             ),
             self._run,
         )
+        await self._sweep()
 
     async def _run(self, opened: Round) -> None:
         """Run a round to its end; one that can't be run fails, so that the next one may."""
@@ -167,9 +169,6 @@ class RoundRunner:
         opened = await self._store.require(Round, round_id)
         for number in range(opened.parts):
             await self._commit_part(RoundPart.id_of(opened, number))
-        # Those of attempts that were cut off are nobody's.
-        while left := await self._store.find(RoundPart, {"round_id": round_id}, limit=1):
-            await self._store.transact(_delete_part, left[0].id)
         await self._store.transact(_complete, round_id, self._clock.now())
 
     async def _commit_part(self, part_id: str) -> None:
@@ -181,6 +180,13 @@ class RoundRunner:
         except Exception as error:
             self._log.error("round_part_lost", part_id=part_id, exc_info=error)
             await self._store.transact(_lose_part, part_id)
+
+    async def _sweep(self) -> None:
+        """Forget the parts that ended rounds left: of attempts that were cut off or called off."""
+        await for_each(
+            every(self._store, RoundPart, at_once=1),
+            lambda part: self._store.transact(_forget_part, part.id),
+        )
 
 
 def _parts(begun: Round, found: _Found, result: Result) -> Iterator[RoundPart]:
@@ -213,9 +219,9 @@ async def _put_part(tx: Transaction, begun: Round, part: RoundPart) -> bool:
     return True
 
 
-async def _delete_part(tx: Transaction, part_id: str) -> None:
+async def _forget_part(tx: Transaction, part_id: str) -> None:
     part = await tx.get(RoundPart, part_id)
-    if part is not None:
+    if part is not None and (await tx.require(Round, part.round_id)).ended:
         tx.delete(part)
 
 
@@ -325,6 +331,9 @@ async def _go_on(tx: Transaction, begun: Round, progress: Progress | None) -> bo
         ).changed(version=known.version if known else 0)
         if told != known:
             tx.put(told)
+        if known is None:
+            # Written with the first, so that the round can't end at the same moment without it.
+            tx.put(opened)
     return True
 
 
@@ -346,9 +355,6 @@ async def _settle(
     ):
         return None
     tx.put(opened.settle(found.snapshot, result, parts))
-    progress = await tx.get(RoundProgress, begun.id)
-    if progress is not None:
-        tx.delete(progress)
     return True
 
 
@@ -426,8 +432,7 @@ async def _complete(tx: Transaction, round_id: str, now: datetime) -> None:
         pair.id for pair in (await tx.get_many(Pair, held)).values() if pair.round_id == round_id
     }
     waiting_on = sum(found.isdisjoint(_pairs_of(member)) for member in members)
-    completed = tx.put(opened.complete(waiting_on, now))
-    await _close(tx, opened)
+    completed = await end_round(tx, opened.complete(waiting_on, now))
     tx.emit(completed.as_completed())
 
 
@@ -439,13 +444,7 @@ def _pairs_of(member: PoolMember) -> list[str]:
 async def _fail(tx: Transaction, round_id: str, code: str, now: datetime) -> None:
     opened = await tx.require(Round, round_id)
     if opened.status in {"requested", "running"}:
-        tx.put(opened.fail(code, now))
-        await _close(tx, opened)
-
-
-async def _close(tx: Transaction, opened: Round) -> None:
-    program = await tx.require(Program, opened.program_id)
-    tx.put(program.finish_round(opened.id))
+        await end_round(tx, opened.fail(code, now))
 
 
 def _propose(

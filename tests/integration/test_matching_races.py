@@ -114,6 +114,14 @@ class Service:
         other = RoundRunner(self.store, self.clock)
         await asyncio.gather(self.solve_with(solver), other.run_rounds(self.clock.now()))
 
+    async def heard(self) -> list[Any]:
+        """Wait until there is progress."""
+        for _ in range(1000):
+            if found := await self.all(RoundProgress):
+                return found
+            await asyncio.sleep(0.01)
+        raise TimeoutError
+
     async def preview(self, seed: int) -> Preview:
         return await self.store.transact(
             handlers.request_preview, OFFICE, NOW, "program", seed, {}, with_what_if=False
@@ -484,12 +492,7 @@ async def test_a_round_that_is_called_off_ends_its_solver_and_frees_the_program(
 
     opened = await two.request()
     running = asyncio.create_task(two.solve_with(endless))
-    progress = await two.all(RoundProgress)
-    for _ in range(1000):
-        if progress:
-            break
-        await asyncio.sleep(0.01)
-        progress = await two.all(RoundProgress)
+    progress = await two.heard()
     assert (progress[0].id, progress[0].stage, progress[0].done) == (opened.id, "bidding", 0.6)
 
     await two.store.transact(handlers.cancel_round, OFFICE, NOW, opened.id)
@@ -497,8 +500,73 @@ async def test_a_round_that_is_called_off_ends_its_solver_and_frees_the_program(
         await running
     assert ended.is_set()
     assert (await two.only(Round)).status == "canceled"
+    assert await two.all(RoundProgress) == []
     assert await two.all(Pair) == []
     assert len(await two.pair_up()) == 2
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "canceled"])
+async def test_nothing_is_kept_of_an_ended_round_but_itself(
+    two: Service, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    monkeypatch.setattr(rounds, "_LOOK_SECONDS", 0.01)
+
+    async def told(task: Task, heard: Heard) -> Result:
+        heard(Progress("bidding", 0.6, 0.01))
+        await two.heard()
+        return await solve_here(task, heard)
+
+    async def broken(_task: Task, _heard: Heard) -> Result:
+        raise SolverError("It ended.")
+
+    opened = await two.request()
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "_settle", killed)
+        with pytest.raises(asyncio.CancelledError):
+            await two.solve_with(told)
+    assert len(await two.all(RoundPart)) == len(await two.all(RoundProgress)) == 1
+
+    if status == "canceled":
+        await two.store.transact(handlers.cancel_round, OFFICE, NOW, opened.id)
+    await two.solve_with(broken if status == "failed" else solve_here)
+    assert (await two.only(Round)).status == status
+    assert await two.all(RoundPart) == await two.all(RoundProgress) == []
+    assert (await two.only(Program)).open_round_id is None
+
+
+async def test_what_an_open_round_has_found_is_not_swept_away(
+    two: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two.request()
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "_commit_part", killed)
+        with pytest.raises(asyncio.CancelledError):
+            await two.run()
+    await two.runner._sweep()
+    assert len(await two.all(RoundPart)) == 1
+    await two.run()
+    assert len(await two.all(Pair)) == 2
+
+
+async def test_a_round_that_is_called_off_as_it_tells_its_first_progress_keeps_none(
+    two: Service,
+) -> None:
+    opened = await two.request()
+    begun = await two.store.transact(rounds._begin, opened.id, NOW)
+    assert begun is not None
+    reading, release = asyncio.Event(), asyncio.Event()
+
+    async def slowly(tx: Transaction) -> bool:
+        reading.set()
+        await release.wait()
+        return await rounds._go_on(tx, begun, Progress("bidding", 0.6, 0.01))
+
+    telling = asyncio.create_task(two.store.transact(slowly))
+    await reading.wait()
+    await two.store.transact(handlers.cancel_round, OFFICE, NOW, opened.id)
+    release.set()
+    assert not await telling
+    assert await two.all(RoundProgress) == []
 
 
 async def test_rounds_asked_for_at_the_same_moment_open_one(two: Service) -> None:

@@ -204,6 +204,11 @@ class Round(Document):
         self._require("requested", "running")
         return self.changed(status="canceled", finished_at=now)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is completed, failed or canceled; nothing else is kept of it then."""
+        return self.finished_at is not None
+
     def fairness(self, threshold: int) -> list[GroupRow]:
         """Return how groups fared. Raises RuleViolationError before all is proposed."""
         self._require("completed")
@@ -237,7 +242,6 @@ class RoundPart(Document):
     """
 
     collection: ClassVar[str] = "round_parts"
-    indexes: ClassVar[tuple[Index, ...]] = (Index(("round_id",)),)
 
     round_id: str
     pairs: tuple[FoundPair, ...] = ()
