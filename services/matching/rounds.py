@@ -49,14 +49,21 @@ class SolverMemoryError(SolverError):
 
 
 @dataclass(frozen=True)
+class PoolRead:
+    """A program's pool as it was read: the candidates as JSON, the snapshot's id, all marks."""
+
+    lines: list[bytes]
+    snapshot: str
+    marks: dict[str, str]
+
+
+@dataclass(frozen=True)
 class _Found:
     """A pool as a round found it: the task, and what must still be so when it is solved."""
 
-    attempt: int
     task: Task
-    snapshot: str
     configuration: int
-    marks: Mapping[str, str]
+    pool: PoolRead
 
 
 class RoundRunner:
@@ -128,13 +135,7 @@ class RoundRunner:
         policy = program.policy(now)
         read = await read_pool(self._store, program, policy, now)
         order = Order(policy=policy, seed=begun.seed, seconds=LIMIT_SECONDS)
-        return _Found(
-            begun.attempt,
-            Task(order, read.lines),
-            read.snapshot,
-            program.config.version,
-            read.marks,
-        )
+        return _Found(Task(order, read.lines), program.config.version, read)
 
     async def _watched(self, begun: Round, task: Task) -> Result | None:
         """Solve, and tell how far it is; None where the round was called off meanwhile."""
@@ -203,7 +204,7 @@ def _parts(begun: Round, found: _Found, result: Result) -> Iterator[RoundPart]:
             explained={
                 who: result.explained[who] for who, _ in some_waiting if who in result.explained
             },
-            marks={who: found.marks[who] for who in people},
+            marks={who: found.pool.marks[who] for who in people},
         )
 
 
@@ -223,15 +224,6 @@ async def _forget_part(tx: Transaction, part_id: str) -> None:
     part = await tx.get(RoundPart, part_id)
     if part is not None and (await tx.require(Round, part.round_id)).ended:
         tx.delete(part)
-
-
-@dataclass(frozen=True)
-class PoolRead:
-    """A program's pool as it was read: the candidates as JSON, the snapshot's id, all marks."""
-
-    lines: list[bytes]
-    snapshot: str
-    marks: dict[str, str]
 
 
 async def read_pool(store: Store, program: Program, policy: Policy, now: datetime) -> PoolRead:
@@ -354,7 +346,7 @@ async def _settle(
         or program.policy(now) != found.task.order.policy
     ):
         return None
-    tx.put(opened.settle(found.snapshot, result, parts))
+    tx.put(opened.settle(found.pool.snapshot, result, parts))
     return True
 
 
