@@ -7,7 +7,8 @@ from services.matching.engine.task import Order, Task
 from services.matching.engine.watch import Progress
 from services.matching.jobs import for_each
 from services.matching.repository import every, require_program
-from services.matching.rounds import LIMIT_SECONDS, read_pool, solve_apart
+from services.matching.rounds import LIMIT_SECONDS, read_pool
+from services.matching.solver import solve_apart
 from shared.clock import Clock
 from shared.errors import StaleWriteError, UnavailableError, UpwardError
 from shared.logging import get_logger

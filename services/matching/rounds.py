@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -13,11 +12,12 @@ from services.matching.domain.pool import PoolMember
 from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundPart, RoundProgress
 from services.matching.engine.model import FoundPair, Policy, Result, Snapshot
-from services.matching.engine.task import OUT_OF_MEMORY, Answer, Order, Task
+from services.matching.engine.task import Order, Task
 from services.matching.engine.watch import Progress
 from services.matching.handlers import end_round
 from services.matching.jobs import for_each
 from services.matching.repository import LIVING_STATUSES, every, pool, require_program
+from services.matching.solver import solve_apart
 from shared import metrics
 from shared.clock import Clock, monotonic
 from shared.errors import StaleWriteError, UnavailableError, UpwardError
@@ -25,7 +25,6 @@ from shared.logging import get_logger
 from shared.store.port import AtMost, In, Store, Transaction, Where
 
 T = TypeVar("T")
-Heard = Callable[[Progress], None]
 
 LIMIT_SECONDS = 1800.0
 """After so long the best that a round has found is its result, whatever its gap."""
@@ -34,18 +33,6 @@ _PAIRS_AT_ONCE = 100
 _WAITING_AT_ONCE = 500
 _LOOK_SECONDS = 1.0
 _TURN = 25
-
-
-class SolverError(UpwardError):
-    """The process that solves rounds failed."""
-
-    code = "solver_failed"
-
-
-class SolverMemoryError(SolverError):
-    """The pool does not fit into the memory that the process may have."""
-
-    code = "solver_memory"
 
 
 @dataclass(frozen=True)
@@ -235,64 +222,6 @@ async def read_pool(store: Store, program: Program, policy: Policy, now: datetim
             marks[member.id] = member.mark()
             await _others_turn(len(lines))
     return PoolRead(lines, snapshot.id(policy), marks)
-
-
-async def solve_apart(task: Task, heard: Heard) -> Result:
-    """Solve in a process of its own, so that the event loop goes on; `heard` is told how far it is.
-
-    Raises SolverError.
-    """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "services.matching.engine",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=1 << 24,
-        # Ctrl-C is for us, who let the round finish: it must not look like a solver that failed.
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        _, answer, complaint = await asyncio.gather(
-            _feed(process.stdin, task), _listen(process.stdout, heard), process.stderr.read()
-        )
-        await process.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        raise
-    if process.returncode == OUT_OF_MEMORY:
-        raise SolverMemoryError("The pool does not fit into the memory of the solver.")
-    if process.returncode != 0 or answer.result is None:
-        last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
-        raise SolverError(f"The solver ended with {process.returncode}: {last}")
-    return answer.result
-
-
-async def _feed(stdin: asyncio.StreamWriter, task: Task) -> None:
-    # One that dies early has its own way to say so.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        for lines in task.written():
-            stdin.write(lines)
-            await stdin.drain()
-        stdin.close()
-        await stdin.wait_closed()
-
-
-async def _listen(stdout: asyncio.StreamReader, heard: Heard) -> Answer:
-    answer = Answer()
-    async for line in stdout:
-        before = answer.progress
-        answer.hear(line)
-        if answer.progress is not None and answer.progress is not before:
-            heard(answer.progress)
-    return answer
 
 
 async def _begin(tx: Transaction, round_id: str, now: datetime) -> Round | None:

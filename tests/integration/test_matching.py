@@ -19,7 +19,7 @@ from services.matching.engine.solve import solve
 from services.matching.engine.task import OUT_OF_MEMORY, Task
 from services.matching.engine.watch import UNWATCHED, Progress
 from services.matching.engine.what_if import what_if
-from services.matching.rounds import Heard
+from services.matching.solver import Heard
 from shared.events.envelope import Event
 from shared.events.pairs import (
     PairDeclined,

@@ -26,7 +26,8 @@ from services.matching.engine.watch import Progress
 from services.matching.jobs import jobs
 from services.matching.previews import PreviewRunner
 from services.matching.repository import DOCUMENTS, every
-from services.matching.rounds import Heard, RoundRunner, SolverError
+from services.matching.rounds import RoundRunner
+from services.matching.solver import Heard, SolverError, solve_apart
 from shared.clock import ManualClock
 from shared.errors import UpwardError
 from shared.events.envelope import Event
@@ -234,7 +235,7 @@ async def test_a_cancelled_solver_process_is_ended(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(asyncio, "create_subprocess_exec", sleeper)
     policy = Program(id="program", published=published()).policy(NOW)
     task = Task(Order(policy=policy, seed=1), ())
-    solving = asyncio.create_task(rounds.solve_apart(task, lambda _: None))
+    solving = asyncio.create_task(solve_apart(task, lambda _: None))
     await running.wait()
     solving.cancel()
     with pytest.raises(asyncio.CancelledError):
