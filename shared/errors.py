@@ -124,6 +124,11 @@ class UniqueViolationError(UpwardError):
     title = "Already exists"
 
 
+def code_of(error: Exception) -> str:
+    """Return the stable code of an error, whatever was raised: `internal` for one without."""
+    return error.code if isinstance(error, UpwardError) else UpwardError.code
+
+
 def raise_not_found(kind: str, object_id: str) -> NoReturn:
     """Raise the one NotFoundError that does not tell absence from invisibility."""
     detail = f"There is no {kind} {object_id!r} that you may see."

@@ -10,7 +10,7 @@ from services.matching.repository import every, require_program
 from services.matching.rounds import LIMIT_SECONDS, read_pool
 from services.matching.solver import solve_apart
 from shared.clock import Clock
-from shared.errors import StaleWriteError, UnavailableError, UpwardError
+from shared.errors import StaleWriteError, UnavailableError, code_of
 from shared.logging import get_logger
 from shared.store.port import Store, Transaction
 
@@ -46,8 +46,7 @@ class PreviewRunner:
             raise
         except Exception as error:
             self._log.error("preview_failed", preview_id=asked.id, exc_info=error)
-            code = error.code if isinstance(error, UpwardError) else UpwardError.code
-            done = asked.fail(code, self._clock.now())
+            done = asked.fail(code_of(error), self._clock.now())
         await self._store.transact(_keep, done)
 
 

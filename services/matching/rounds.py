@@ -20,7 +20,7 @@ from services.matching.repository import LIVING_STATUSES, every, pool, require_p
 from services.matching.solver import solve_apart
 from shared import metrics
 from shared.clock import Clock, monotonic
-from shared.errors import StaleWriteError, UnavailableError, UpwardError
+from shared.errors import StaleWriteError, UnavailableError, UpwardError, code_of
 from shared.logging import get_logger
 from shared.store.port import AtMost, In, Store, Transaction, Where
 
@@ -90,8 +90,7 @@ class RoundRunner:
             raise
         except Exception as error:
             self._log.error("round_failed", round_id=opened.id, exc_info=error)
-            code = error.code if isinstance(error, UpwardError) else UpwardError.code
-            await self._store.transact(_fail, opened.id, code, self._clock.now())
+            await self._store.transact(_fail, opened.id, code_of(error), self._clock.now())
             return
         metrics.ROUND_SECONDS.labels(opened.kind).observe(monotonic() - started)
 
