@@ -89,6 +89,7 @@ class Waits(BaseModel):
     nearest: Nearest | None
 
 
+# A `GroupRow` without the match rate, which the report's schema does not have.
 class GroupReport(BaseModel):
     """How a group fared; null where that would tell of too few people, and why."""
 
@@ -215,13 +216,7 @@ def report_of(
         scores={step: fared.scores[step] for step in sorted(fared.scores, key=int)},
         threshold=threshold,
         groups=[
-            GroupReport(
-                **row.group._asdict(),
-                people=row.people,
-                matched=row.matched,
-                mean_score=row.mean_score,
-                why_hidden=row.why_hidden,
-            )
+            GroupReport.model_validate(row, from_attributes=True)
             for row in rows(result.groups, fared.matched, fared.points, threshold)
         ],
         unmatched=result.unmatched_counts(),

@@ -16,7 +16,7 @@ from services.matching.domain.round import (
     RoundProgress,
     RoundStatus,
 )
-from services.matching.engine.fairness import Dimension, GroupRow
+from services.matching.engine.fairness import GroupRow
 from services.matching.engine.model import Nearest, Policy, RuleCode
 from services.matching.engine.reasons import in_words
 from services.matching.repository import own_member, require_program
@@ -152,34 +152,6 @@ class RoundView(BaseModel):
         )
 
 
-class GroupView(BaseModel):
-    """How a group of a round's pool fared; null where it would tell of too few, and why."""
-
-    role: Role
-    dimension: Dimension
-    value: str
-    people: int | None
-    matched: int | None
-    match_rate: float | None
-    mean_score: float | None
-    why_hidden: str | None
-
-    @classmethod
-    def of(cls, row: GroupRow) -> "GroupView":
-        """Return what coordinators see."""
-        rate = None
-        if row.people and row.matched is not None:
-            rate = row.matched / row.people
-        return cls(
-            **row.group._asdict(),
-            people=row.people,
-            matched=row.matched,
-            match_rate=rate,
-            mean_score=row.mean_score,
-            why_hidden=row.why_hidden,
-        )
-
-
 class FairnessView(BaseModel):
     """Whom a round matched, and how well, group by group.
 
@@ -189,7 +161,7 @@ class FairnessView(BaseModel):
 
     round_id: str
     threshold: int
-    groups: list[GroupView]
+    groups: list[GroupRow]
     scores: dict[str, int] | None
 
 
@@ -337,7 +309,6 @@ def routes() -> APIRouter:
         program = await require_program(call.store, found.program_id)
         if program.threshold is None:
             raise_not_found("threshold of program", found.program_id)
-        groups = [GroupView.of(row) for row in found.fairness(program.threshold)]
         scores = {
             step: found.committed.scores[step] for step in sorted(found.committed.scores, key=int)
         }
@@ -345,7 +316,7 @@ def routes() -> APIRouter:
         return FairnessView(
             round_id=round_id,
             threshold=program.threshold,
-            groups=groups,
+            groups=found.fairness(program.threshold),
             scores=scores if shown else None,
         )
 

@@ -94,14 +94,17 @@ class Fared:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """How a group fared; None where that would tell of too few people, and why.
+    """How a group of a pool fared; null where it would tell of too few people, and why.
 
     `mean_score` is of its matched people: the points of their pair, per mentee.
     """
 
-    group: Group
+    role: Role
+    dimension: Dimension
+    value: str
     people: int | None
     matched: int | None
+    match_rate: float | None
     mean_score: float | None
     why_hidden: str | None
 
@@ -127,9 +130,9 @@ def rows(
         for value, number in sorted(parts.items()):
             group = Group(role, dimension, value)
             if value in hidden:
-                found.append(GroupRow(group, None, None, None, hidden[value]))
+                found.append(GroupRow(*group, None, None, None, None, hidden[value]))
                 continue
             seated = matched.get(group.key(), 0)
             mean = points.get(group.key(), 0) / seated if seated else None
-            found.append(GroupRow(group, number, seated, mean, None))
+            found.append(GroupRow(*group, number, seated, seated / number, mean, None))
     return found

@@ -177,7 +177,7 @@ def test_a_round_tells_how_groups_fared_and_hides_the_small_ones() -> None:
             found, by_id[found.mentor_id], [by_id[who] for who in found.mentee_ids]
         )
     done = settled.complete(0, NOW)
-    rows = {row.group: row for row in done.fairness(5)}
+    rows = {Group(row.role, row.dimension, row.value): row for row in done.fairness(5)}
     everybody = rows[Group("mentee", "all", "")]
     assert (everybody.people, everybody.matched) == (8, 8)
     assert everybody.mean_score == result.objective / 8
