@@ -19,6 +19,7 @@ from services.matching.domain.round import (
 from services.matching.engine.fairness import GroupRow
 from services.matching.engine.model import Nearest, Policy, RuleCode
 from services.matching.engine.reasons import in_words
+from services.matching.engine.watch import Progress
 from services.matching.repository import own_member, require_program
 from shared.clock import Instant
 from shared.errors import raise_not_found
@@ -113,14 +114,6 @@ class PreviewView(BaseModel):
         )
 
 
-class ProgressView(BaseModel):
-    """How far a round is: the share of the stage's work, and the best gap so far, if known."""
-
-    stage: str
-    done: float
-    gap: float | None
-
-
 class RoundView(BaseModel):
     """A round, how far it is while it runs, and then how good its result is."""
 
@@ -134,17 +127,17 @@ class RoundView(BaseModel):
     snapshot: str | None
     figures: RoundFigures | None
     failure: str | None
-    progress: ProgressView | None
+    progress: Progress | None
 
     @classmethod
     def of(cls, found: Round, progress: RoundProgress | None = None) -> "RoundView":
         """Return what coordinators see."""
         told = None
         if found.status == "running" and progress is not None:
-            told = ProgressView(stage=progress.stage, done=progress.done, gap=progress.gap)
+            told = progress.progress
         elif found.status == "committing" and found.figures is not None:
             done = found.committed.proposed / max(found.figures.proposed, 1)
-            told = ProgressView(stage="proposing", done=done, gap=found.figures.gap)
+            told = Progress("proposing", done, found.figures.gap)
         return cls(
             round_id=found.id,
             **found.model_dump(include=set(cls.model_fields) - {"round_id", "progress"}),

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from services.matching.domain.preview import Preview
 from services.matching.engine.task import Order, Task
-from services.matching.engine.watch import Progress
+from services.matching.engine.watch import UNWATCHED
 from services.matching.jobs import for_each
 from services.matching.repository import every, require_program
 from services.matching.rounds import LIMIT_SECONDS, read_pool
@@ -40,7 +40,7 @@ class PreviewRunner:
                 seconds=LIMIT_SECONDS,
                 what_if=asked.with_what_if,
             )
-            result = await solve_apart(Task(order, gathered.lines), _unheard)
+            result = await solve_apart(Task(order, gathered.lines), UNWATCHED.hear)
             done = asked.complete(result, self._clock.now())
         except (UnavailableError, StaleWriteError):
             raise
@@ -48,10 +48,6 @@ class PreviewRunner:
             self._log.error("preview_failed", preview_id=asked.id, exc_info=error)
             done = asked.fail(code_of(error), self._clock.now())
         await self._store.transact(_keep, done)
-
-
-def _unheard(_progress: Progress) -> None:
-    """Nobody waits for it."""
 
 
 async def _keep(tx: Transaction, done: Preview) -> None:

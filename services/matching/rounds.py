@@ -244,16 +244,15 @@ async def _go_on(tx: Transaction, begun: Round, progress: Progress | None) -> bo
     opened = await tx.require(Round, begun.id)
     if not _runs(opened, begun):
         return False
+    if progress is None:
+        return True
     known = await tx.get(RoundProgress, begun.id)
-    if progress is not None:
-        told = RoundProgress(
-            id=begun.id, stage=progress.stage, done=progress.done, gap=progress.gap
-        ).changed(version=known.version if known else 0)
-        if told != known:
-            tx.put(told)
-        if known is None:
-            # Written with the first, so that the round can't end at the same moment without it.
-            tx.put(opened)
+    if known is None:
+        tx.put(RoundProgress(id=begun.id, progress=progress))
+        # Written with the first, so that the round can't end at the same moment without it.
+        tx.put(opened)
+    elif known.progress != progress:
+        tx.put(known.changed(progress=progress))
     return True
 
 

@@ -493,8 +493,8 @@ async def test_a_round_that_is_called_off_ends_its_solver_and_frees_the_program(
 
     opened = await two.request()
     running = asyncio.create_task(two.solve_with(endless))
-    progress = await two.heard()
-    assert (progress[0].id, progress[0].stage, progress[0].done) == (opened.id, "bidding", 0.6)
+    (told,) = await two.heard()
+    assert (told.id, told.progress.stage, told.progress.done) == (opened.id, "bidding", 0.6)
 
     await two.store.transact(handlers.cancel_round, OFFICE, NOW, opened.id)
     async with asyncio.timeout(10):

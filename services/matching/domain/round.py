@@ -10,6 +10,7 @@ from pydantic import Field
 
 from services.matching.engine.fairness import Facts, Fared, GroupRow, rows
 from services.matching.engine.model import Explanation, FoundPair, Result, UnmatchedCode
+from services.matching.engine.watch import Progress
 from shared.clock import Instant
 from shared.errors import RuleViolationError
 from shared.events.pairs import RoleCounts, RoundCompleted
@@ -260,8 +261,4 @@ class RoundProgress(Document):
 
     collection: ClassVar[str] = "round_progress"
 
-    stage: str
-    done: float
-    """The share of the work that is done, as far as can be told, from 0 to 1."""
-    gap: float | None = None
-    """How far the best so far is from the bound at most."""
+    progress: Progress

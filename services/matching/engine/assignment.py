@@ -77,16 +77,16 @@ def assign(inst: Instance, kernels: Kernels, watch: Watch = UNWATCHED) -> Assign
 
     When the watch's time is up, the best of the rounds until then is returned; one there is always.
     """
-    watch.hear(Progress("learning prices", 0.0))
+    watch.hear(Progress("learning prices", 0.0, None))
     prices, bonus = _first_guess(inst, kernels)
     rounds = _Rounds(inst, kernels)
-    watch.hear(Progress("looking at all pairs", 0.05))
+    watch.hear(Progress("looking at all pairs", 0.05, None))
     rounds.look(prices, _KEEP)
-    watch.hear(Progress("bidding", 0.3))
+    watch.hear(Progress("bidding", 0.3, None))
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
     rounds.bid(bonus, COARSE)
-    watch.hear(Progress("looking at all pairs", 0.4))
+    watch.hear(Progress("looking at all pairs", 0.4, None))
     rounds.look(rounds.prices(), _KEEP)
     bonus = 0
     done, limited = 0.6, False

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 class Progress:
     """How far a round is: `done` is a share of the work, as far as can be told, from 0 to 1.
 
-    `gap` is how far the best matching so far is from the bound at most; None while there is none.
+    `gap` is how far the best matching so far is from the bound at most; null while there is none.
     """
 
     stage: str
     done: float
-    gap: float | None = None
+    gap: float | None
 
 
 def _nobody(_progress: Progress) -> None:
