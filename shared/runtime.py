@@ -89,8 +89,6 @@ class Service:
         self._broker = platform.broker(parts.name)
         self.consumer.subscribe(self._broker, platform.session_timeout_seconds)
         self._relay = Relay(parts.name, store, self._broker)
-
-        self._has_background = bool(parts.background)
         self._purged = self._measured = _NEVER
         self._admission = Admission()
         self._scheduler = Scheduler(
@@ -100,9 +98,11 @@ class Service:
             jobs=(*parts.jobs, self._purge),
             chores=(self._measure,),
         )
-        self._background = Scheduler(
-            parts.name, platform.clock, store.lease("background"), jobs=parts.background
-        )
+        self._schedulers = {"scheduler": self._scheduler}
+        if parts.background:
+            self._schedulers["background scheduler"] = Scheduler(
+                parts.name, platform.clock, store.lease("background"), jobs=parts.background
+            )
         prefix = f"/{parts.name}/v1"
         self.app: FastAPI = create_app(
             parts.name,
@@ -136,9 +136,8 @@ class Service:
             await self.stop()
             raise
         self._relay.start()
-        self._scheduler.start()
-        if self._has_background:
-            self._background.start()
+        for scheduler in self._schedulers.values():
+            scheduler.start()
         self._running = True
 
     async def stop(self) -> None:
@@ -154,8 +153,8 @@ class Service:
             steps.push_async_callback(self._in_time, self._relay.stop)
             for subscriber in self._broker.subscribers:
                 steps.push_async_callback(self._in_time, subscriber.stop)
-            steps.push_async_callback(self._in_time, self._scheduler.stop)
-            steps.push_async_callback(self._in_time, self._background.stop)
+            for scheduler in self._schedulers.values():
+                steps.push_async_callback(self._in_time, scheduler.stop)
             self.consumer.leave()
 
     async def _in_time(self, stop: Callable[[], Awaitable[None]]) -> None:
@@ -209,8 +208,9 @@ class Service:
             troubles.append(f"{self.name}: the consumer ended")
         if not self._relay.alive():
             troubles.append(f"{self.name}: the relay ended")
-        if not self._scheduler.alive():
-            troubles.append(f"{self.name}: the scheduler ended")
+        for name, scheduler in self._schedulers.items():
+            if not scheduler.alive():
+                troubles.append(f"{self.name}: the {name} ended")
         return troubles
 
     async def ready(self) -> list[str]:

@@ -1,5 +1,6 @@
 """A service's start and stop, when not all goes well."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,23 @@ async def test_a_service_that_can_t_start_leaves_nothing_open(
             await service.start()
         assert not await service.store.ping()
         assert await service.ready() == ["enrollment: not running"]
+
+
+@pytest.mark.parametrize("name", ["scheduler", "background scheduler"])
+async def test_a_scheduler_that_ended_is_told_whichever_it_is(tmp_path: Path, name: str) -> None:
+    async with running_platform(tmp_path, ["matching"]) as platform:
+        service = platform.platform.services[0]
+        client = await platform.anonymous()
+        assert (await client.get("/livez")).status_code == 200
+        scheduler = service._schedulers[name]
+        task = scheduler._task
+        assert task is not None
+        task.cancel()
+        await asyncio.wait({task})
+        live = await client.get("/livez")
+        assert (live.status_code, live.text) == (503, f"matching: the {name} ended\n")
+        scheduler.start()
+        assert (await client.get("/livez")).status_code == 200
 
 
 async def test_probes_say_what_only_a_restart_would_mend(tmp_path: Path) -> None:
