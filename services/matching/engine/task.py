@@ -63,14 +63,14 @@ def read_task(lines: Iterable[bytes]) -> Task:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of an answer: exactly one of these."""
+    """One line of an answer: progress, pairs, who waits with what explains it, or the figures."""
 
     progress: Progress | None = None
     pairs: tuple[FoundPair, ...] | None = None
     waiting: dict[str, UnmatchedCode] | None = None
     explained: dict[str, Explanation] | None = None
     result: Result | None = None
-    """The last line: the figures, without what the other lines hold."""
+    """The last line: what the other lines do not hold."""
 
 
 _LINE: TypeAdapter[Line] = TypeAdapter(Line)
