@@ -10,7 +10,7 @@ from typing import TypeVar
 from services.matching.domain.pair import Pair, propose
 from services.matching.domain.pool import PoolMember
 from services.matching.domain.program import Program
-from services.matching.domain.round import Round, RoundPart, RoundProgress
+from services.matching.domain.round import Round, RoundPart, RoundProgress, Tally
 from services.matching.engine.model import FoundPair, Policy, Result, Snapshot
 from services.matching.engine.task import Order, Task
 from services.matching.engine.watch import Progress
@@ -287,19 +287,20 @@ async def _commit_part(tx: Transaction, part_id: str, now: datetime) -> None:
     members = await tx.get_many(PoolMember, part.marks)
     # Who changed meanwhile is not proposed on what they were: they wait for the next round.
     still = set[str]() if program.is_over(now) else _unchanged(part, members)
+    tally = Tally()
     for number, found in enumerate(part.pairs):
         if still.issuperset(_members(found)) and _free(members, found):
             pair = _propose(tx, opened, program, members, found, now)
-            opened = opened.proposed(found, pair.mentor, pair.mentees)
+            tally.propose(found, pair.mentor, pair.mentees)
         else:
-            opened = _drop(tx, opened, members, still, found)
+            _drop(tx, tally, members, still, found)
         await _others_turn(number)
     for who, code in part.waiting.items():
         if who in still:
             missed = members[who].missed(code, part.explained.get(who))
             if missed is not members[who]:
                 tx.put(missed)
-    tx.put(opened)
+    tx.put(opened.counted(tally))
     tx.delete(part)
 
 
@@ -311,9 +312,10 @@ async def _lose_part(tx: Transaction, part_id: str) -> None:
     opened = await tx.require(Round, part.round_id)
     members = await tx.get_many(PoolMember, part.marks)
     still = _unchanged(part, members)
+    tally = Tally()
     for found in part.pairs:
-        opened = _drop(tx, opened, members, still, found)
-    tx.put(opened)
+        _drop(tx, tally, members, still, found)
+    tx.put(opened.counted(tally))
     tx.delete(part)
 
 
@@ -323,16 +325,16 @@ def _unchanged(part: RoundPart, members: Mapping[str, PoolMember]) -> set[str]:
 
 def _drop(
     tx: Transaction,
-    opened: Round,
+    tally: Tally,
     members: dict[str, PoolMember],
     still: set[str],
     found: FoundPair,
-) -> Round:
+) -> None:
     """Leave a pair out, and remember why those of its members wait who are `still` as they were."""
     for who in _members(found):
         if who in still:
             members[who] = tx.put(members[who].missed("no_partner_left"))
-    return opened.dropped(found)
+    tally.drop(found)
 
 
 def _free(members: Mapping[str, PoolMember], found: FoundPair) -> bool:

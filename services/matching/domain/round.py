@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal, Self
 
@@ -67,6 +68,30 @@ class Committed(Part):
     points: dict[str, int] = Field(default_factory=dict)
     scores: dict[str, int] = Field(default_factory=dict)
     """Pairs by points, in steps (`fairness.Fared`, as the two above)."""
+
+
+@dataclass
+class Tally:
+    """What became of some of a round's pairs: built up pair by pair, counted in the round once."""
+
+    pairs: int = 0
+    mentees: int = 0
+    objective: int = 0
+    difference: int = 0
+    lost: list[str] = field(default_factory=list)
+    fared: Fared = field(default_factory=Fared)
+
+    def propose(self, found: FoundPair, mentor: Facts, mentees: Sequence[Facts]) -> None:
+        """Count a pair that was proposed, in the groups of its members, too."""
+        self.pairs += 1
+        self.mentees += len(found.mentee_ids)
+        self.objective += found.score
+        self.difference += found.terms["difference"]
+        self.fared.add(found, mentor, mentees)
+
+    def drop(self, found: FoundPair) -> None:
+        """Count a pair that was not."""
+        self.lost += (found.mentor_id, *found.mentee_ids)
 
 
 class Round(Document):
@@ -136,31 +161,22 @@ class Round(Document):
             parts=parts,
         )
 
-    def proposed(self, found: FoundPair, mentor: Facts, mentees: Sequence[Facts]) -> Self:
-        """Count a pair that was proposed, in the groups of its members, too."""
+    def counted(self, tally: Tally) -> Self:
+        """Record what became of some of the result's pairs."""
         self._require("committing")
-        so_far = self.committed
-        fared = Fared(Counter(so_far.matched), Counter(so_far.points), Counter(so_far.scores))
-        fared.add(found, mentor, mentees)
+        so_far, fared = self.committed, tally.fared
         return self.changed(
-            committed=so_far.model_copy(
-                update={
-                    "proposed": so_far.proposed + 1,
-                    "mentees": so_far.mentees + len(found.mentee_ids),
-                    "objective": so_far.objective + found.score,
-                    "difference": so_far.difference + found.terms["difference"],
-                    "matched": dict(fared.matched),
-                    "points": dict(fared.points),
-                    "scores": dict(fared.scores),
-                }
+            committed=Committed(
+                proposed=so_far.proposed + tally.pairs,
+                mentees=so_far.mentees + tally.mentees,
+                objective=so_far.objective + tally.objective,
+                difference=so_far.difference + tally.difference,
+                lost=(*so_far.lost, *tally.lost),
+                matched=Counter(so_far.matched) + fared.matched,
+                points=Counter(so_far.points) + fared.points,
+                scores=Counter(so_far.scores) + fared.scores,
             )
         )
-
-    def dropped(self, found: FoundPair) -> Self:
-        """Leave out a pair with a member who changed since the snapshot."""
-        self._require("committing")
-        lost = (*self.committed.lost, found.mentor_id, *found.mentee_ids)
-        return self.changed(committed=self.committed.model_copy(update={"lost": lost}))
 
     def complete(self, waiting_on: int, now: datetime) -> Self:
         """Record what became of the result, once all of it is committed.

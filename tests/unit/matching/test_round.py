@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.matching.domain.round import Round, RoundFigures
+from services.matching.domain.round import Round, RoundFigures, Tally
 from services.matching.engine.fairness import Group
 from services.matching.engine.model import Candidate, FoundPair, Result
 from services.matching.engine.solve import solve
@@ -38,10 +38,10 @@ def sides(found: FoundPair) -> tuple[Candidate, list[Candidate]]:
 
 def finished(begun: Round, result: Result = RESULT) -> Round:
     """Return the round with all of its result proposed."""
-    settled = begun.settle("snapshot", result, parts=1)
+    tally = Tally()
     for found in result.pairs:
-        settled = settled.proposed(found, *sides(found))
-    return settled.complete(0, NOW)
+        tally.propose(found, *sides(found))
+    return begun.settle("snapshot", result, parts=1).counted(tally).complete(0, NOW)
 
 
 def test_a_round_that_ran_tells_its_result() -> None:
@@ -84,11 +84,15 @@ FOUND = Result(
 
 
 def figures_without(*dropped: FoundPair, waiting_on: int) -> RoundFigures:
-    settled = requested().start(NOW).settle("snapshot", FOUND, parts=1)
-    for found in THREE:
-        settled = (
-            settled.dropped(found) if found in dropped else settled.proposed(found, *sides(found))
-        )
+    settled = requested().start(NOW).settle("snapshot", FOUND, parts=2)
+    for part in (THREE[:2], THREE[2:]):
+        tally = Tally()
+        for found in part:
+            if found in dropped:
+                tally.drop(found)
+            else:
+                tally.propose(found, *sides(found))
+        settled = settled.counted(tally)
     assert settled.committed.lost == tuple(
         who for found in dropped for who in (found.mentor_id, *found.mentee_ids)
     )
@@ -171,11 +175,10 @@ def test_a_round_tells_how_groups_fared_and_hides_the_small_ones() -> None:
     ]
     result = solve(people, policy(), seed=1)
     by_id = {person.participant_id: person for person in people}
-    settled = requested().start(NOW).settle("snapshot", result, parts=1)
+    tally = Tally()
     for found in result.pairs:
-        settled = settled.proposed(
-            found, by_id[found.mentor_id], [by_id[who] for who in found.mentee_ids]
-        )
+        tally.propose(found, by_id[found.mentor_id], [by_id[who] for who in found.mentee_ids])
+    settled = requested().start(NOW).settle("snapshot", result, parts=1).counted(tally)
     done = settled.complete(0, NOW)
     rows = {Group(row.role, row.dimension, row.value): row for row in done.fairness(5)}
     everybody = rows[Group("mentee", "all", "")]
