@@ -446,6 +446,21 @@ async def test_who_is_in_pairs_of_both_roles_gets_both_from_whatever_parts(
     assert (done["proposed"], done["unmatched"]) == (2, {})
 
 
+async def test_why_somebody_waited_until_now_is_no_change_between_parts(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_PAIRS_AT_ONCE", 1)
+    await service.follow(published(), enrolled("m2", role="both", level=4))
+    await service.request()
+    await service.run()
+    assert (await service.only(PoolMember)).explained is not None
+    await service.follow(enrolled("m1"), senior("s1"))
+    await service.request()
+    await service.run()
+    *_, done = await service.told(RoundCompleted)
+    assert (done["proposed"], done["unmatched"]) == (2, {})
+
+
 async def test_who_lost_one_of_two_partners_is_not_counted_as_unmatched(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

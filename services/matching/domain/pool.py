@@ -148,8 +148,9 @@ class PoolMember(Document):
         )
 
     def mark(self) -> str:
-        """Return a digest of all that a round makes of the member, but for their places."""
-        facts = self.model_dump_json(exclude={"version", "unmatched", "mentor_seat", "mentee_seat"})
+        """Return a digest of all that a round makes of the member, but for what it changes."""
+        own = {"version", "unmatched", "explained", "mentor_seat", "mentee_seat"}
+        facts = self.model_dump_json(exclude=own)
         return hashlib.blake2b(facts.encode(), digest_size=8).hexdigest()
 
     def waiting_code(self, role: Role) -> WaitingCode | None:
