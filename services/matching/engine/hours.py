@@ -1,6 +1,7 @@
 """Working hours across time zones."""
 
 from datetime import date, datetime, time
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -66,6 +67,19 @@ def overlap_minutes(mentors: NDArray[np.int32], mentees: NDArray[np.int32]) -> N
             shared -= np.maximum.outer(mentors[:, day, 0], there[:, 0])
             np.maximum(best, shared, out=best)
     return best
+
+
+@lru_cache(maxsize=1 << 16)
+def shared_minutes(
+    mentor: WorkingHours,
+    mentor_zone: str | None,
+    mentee: WorkingHours,
+    mentee_zone: str | None,
+    on: date,
+) -> int:
+    """Return what `overlap_minutes` counts for two people. Many share a zone and hours."""
+    weeks = utc_week(mentor, mentor_zone, on), utc_week(mentee, mentee_zone, on)
+    return int(overlap_minutes(weeks[0][None], weeks[1][None])[0, 0])
 
 
 def _minutes(clock: str) -> int:

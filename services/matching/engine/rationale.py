@@ -1,8 +1,9 @@
 """Why these two: the score's own breakdown in words, the same for all members of a pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from services.matching.engine.grid import Grid, languages
+from services.matching.engine.grid import languages
+from services.matching.engine.hours import shared_minutes
 from services.matching.engine.model import SCORE_TERMS, Candidate, FoundPair, Policy
 from services.matching.engine.score import topics_covered
 from shared.events.pairs import RationaleTerm
@@ -21,11 +22,20 @@ def rationale(
     All members read it, so it says what is common to them: no name, no proficiency, and no wish,
     veto or refusal of one of them. A topic without a title in `titles` goes by its id.
     """
-    grid = Grid([mentor], mentees, policy)
+    shared = min(
+        shared_minutes(
+            mentor.working_hours,
+            mentor.timezone,
+            mentee.working_hours,
+            mentee.timezone,
+            policy.term_middle,
+        )
+        for mentee in mentees
+    )
     texts: dict[ScoreTerm, str] = {
         "coverage": _coverage(pair_topics(mentor, mentees), titles),
-        "difference": _difference(grid),
-        "overlap": _overlap(int(grid.overlap.min())),
+        "difference": _difference(mentor, mentees),
+        "overlap": _overlap(shared),
         "language": _language(mentor, mentees),
         "preference": "How far the format and the regions suit the wishes of all.",
         "waiting": "Time spent waiting for a match counts a little.",
@@ -50,15 +60,22 @@ def _coverage(topics: Sequence[str], titles: Mapping[str, str]) -> str:
     return f"Taught and wanted: {', '.join(titles.get(topic, topic) for topic in topics)}."
 
 
-def _difference(grid: Grid) -> str:
+def _difference(mentor: Candidate, mentees: Sequence[Candidate]) -> str:
+    def differ(fact: Callable[[Candidate], str | None]) -> bool:
+        mine, theirs = fact(mentor), [fact(mentee) for mentee in mentees]
+        return mine is not None and None not in theirs and mine not in theirs
+
     parts = []
-    if grid.differ(lambda person: person.department).all():
+    if differ(lambda person: person.department):
         parts.append("in different departments")
-    if grid.differ(lambda person: person.region).all():
+    if differ(lambda person: person.region):
         parts.append("in different regions")
-    elif grid.differ(lambda person: person.country).all():
+    elif differ(lambda person: person.country):
         parts.append("in different countries")
-    levels = int(grid.level_distance.min()) if grid.levels_known.all() else 0
+    levels = 0
+    known = [mentee.level for mentee in mentees if mentee.level is not None]
+    if mentor.level is not None and len(known) == len(mentees):
+        levels = mentor.level - max(known)
     if levels > 0:
         parts.append(f"{levels} {'level' if levels == 1 else 'levels'} apart")
     if not parts:
