@@ -1,6 +1,5 @@
 """What matching keeps, and the queries that need a name."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundPart, RoundProgress
 from shared.errors import raise_not_found
 from shared.store.port import NO_CONDITIONS, Contains, Document, In, Reader, Where
+from shared.turns import in_turns
 
 D = TypeVar("D", bound=Document)
 
@@ -26,6 +26,8 @@ DOCUMENTS: tuple[type[Document], ...] = (
 
 OPEN_STATUSES = In(("proposed", "active", "paused"))
 LIVING_STATUSES = In(("active", "paused"))
+TURN = 25
+"""So many documents at once, for a little is done with each; then others have their turn."""
 _PAGE = 200
 
 
@@ -42,11 +44,10 @@ async def every(
     """
     after = None
     while found := await reader.find(kind, where, order_by=order_by, after=after, limit=at_once):
-        for document in found:
-            yield document
+        async for part in in_turns(found, TURN):
+            for document in part:
+                yield document
         after = (getattr(found[-1], order_by), found[-1].id)
-        # The embedded store answers without a pause: let others have their turn.
-        await asyncio.sleep(0)
 
 
 def pool(reader: Reader, program_id: str) -> AsyncIterator[PoolMember]:

@@ -16,13 +16,14 @@ from services.matching.engine.task import Order, Task
 from services.matching.engine.watch import Progress
 from services.matching.handlers import end_round
 from services.matching.jobs import for_each
-from services.matching.repository import LIVING_STATUSES, every, pool, require_program
+from services.matching.repository import LIVING_STATUSES, TURN, every, pool, require_program
 from services.matching.solver import solve_apart
 from shared import metrics
 from shared.clock import Clock, monotonic
 from shared.errors import StaleWriteError, UnavailableError, UpwardError, code_of
 from shared.logging import get_logger
 from shared.store.port import AtMost, In, Store, Transaction, Where
+from shared.turns import in_turns
 
 T = TypeVar("T")
 
@@ -30,9 +31,9 @@ LIMIT_SECONDS = 1800.0
 """After so long the best that a round has found is its result, whatever its gap."""
 
 _PAIRS_AT_ONCE = 100
+_PROPOSALS_AT_ONCE = 5
 _WAITING_AT_ONCE = 500
 _LOOK_SECONDS = 1.0
-_TURN = 25
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,6 @@ async def read_pool(store: Store, program: Program, policy: Policy, now: datetim
         if member.available("mentor") or member.available("mentee"):
             lines.append(snapshot.add(member.candidate(program, now)))
             marks[member.id] = member.mark()
-            await _others_turn(len(lines))
     return PoolRead(lines, snapshot.id(policy), marks)
 
 
@@ -286,15 +286,15 @@ async def _commit_part(tx: Transaction, part_id: str, now: datetime) -> None:
     program = await require_program(tx, opened.program_id)
     members = await tx.get_many(PoolMember, part.marks)
     # Who changed meanwhile is not proposed on what they were: they wait for the next round.
-    still = set[str]() if program.is_over(now) else _unchanged(part, members)
+    still = set[str]() if program.is_over(now) else await _unchanged(part, members)
     tally = Tally()
-    for number, found in enumerate(part.pairs):
-        if still.issuperset(_members(found)) and _free(members, found):
-            pair = _propose(tx, opened, program, members, found, now)
-            tally.propose(found, pair.mentor, pair.mentees)
-        else:
-            _drop(tx, tally, members, still, found)
-        await _others_turn(number)
+    async for pairs in in_turns(part.pairs, _PROPOSALS_AT_ONCE):
+        for found in pairs:
+            if still.issuperset(_members(found)) and _free(members, found):
+                pair = _propose(tx, opened, program, members, found, now)
+                tally.propose(found, pair.mentor, pair.mentees)
+            else:
+                _drop(tx, tally, members, still, found)
     for who, code in part.waiting.items():
         if who in still:
             missed = members[who].missed(code, part.explained.get(who))
@@ -311,7 +311,7 @@ async def _lose_part(tx: Transaction, part_id: str) -> None:
         return
     opened = await tx.require(Round, part.round_id)
     members = await tx.get_many(PoolMember, part.marks)
-    still = _unchanged(part, members)
+    still = await _unchanged(part, members)
     tally = Tally()
     for found in part.pairs:
         _drop(tx, tally, members, still, found)
@@ -319,8 +319,11 @@ async def _lose_part(tx: Transaction, part_id: str) -> None:
     tx.delete(part)
 
 
-def _unchanged(part: RoundPart, members: Mapping[str, PoolMember]) -> set[str]:
-    return {who for who, member in members.items() if member.mark() == part.marks[who]}
+async def _unchanged(part: RoundPart, members: Mapping[str, PoolMember]) -> set[str]:
+    found = set[str]()
+    async for some in in_turns(members.items(), TURN):
+        found.update(who for who, member in some if member.mark() == part.marks[who])
+    return found
 
 
 def _drop(
@@ -396,9 +399,3 @@ def _propose(
 
 def _members(pair: FoundPair) -> tuple[str, ...]:
     return (pair.mentor_id, *pair.mentee_ids)
-
-
-async def _others_turn(number: int) -> None:
-    """Let others have their turn, now and then."""
-    if number % _TURN == 0:
-        await asyncio.sleep(0)

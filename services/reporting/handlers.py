@@ -1,6 +1,5 @@
 """The projection: an event changes a fact, and the buckets by what that changed. Order is free."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
@@ -23,14 +22,13 @@ from shared.events.participants import ParticipantEvent, ParticipantState, Roste
 from shared.events.programs import ProgramPublished
 from shared.events.sessions import SessionHeld
 from shared.store.port import Document, Transaction
+from shared.turns import in_turns
 
 Said = Sequence[tuple[Event, Envelope]]
 Changes = defaultdict[str, Contribution]
 """What a batch adds to the buckets, by program."""
 PairTold = PairState | PairEvent | SessionHeld
 ParticipantTold = ParticipantState | ParticipantEvent
-_TURN = 100
-"""After so many events others have their turn, for it takes a millisecond or two."""
 
 F = TypeVar("F", RosterFact, ParticipantFact)
 
@@ -55,21 +53,20 @@ async def project(tx: Transaction, said: Said) -> None:
     of_pairs: list[tuple[PairTold, int]] = []
     of_participants: list[tuple[ParticipantTold, int]] = []
     of_rosters: list[tuple[RosterCounted, int]] = []
-    for number, (event, envelope) in enumerate(said):
-        if number % _TURN == 0:
-            await asyncio.sleep(0)
-        # The most frequent ones first.
-        if isinstance(event, FeedbackSubmitted):
-            add_response(changes[event.program_id], event)
-        elif isinstance(event, SessionHeld | PairState | PairEvent):
-            of_pairs.append((event, envelope.aggregateversion))
-        elif isinstance(event, ParticipantState | ParticipantEvent):
-            of_participants.append((event, envelope.aggregateversion))
-        elif isinstance(event, RoundCompleted):
-            add_round(changes[event.program_id], event, envelope.time)
-        elif isinstance(event, RosterCounted) and event.level_band is event.department is None:
-            # Counts of parts of the roster are not used.
-            of_rosters.append((event, envelope.aggregateversion))
+    async for part in in_turns(said):
+        for event, envelope in part:
+            # The most frequent ones first.
+            if isinstance(event, FeedbackSubmitted):
+                add_response(changes[event.program_id], event)
+            elif isinstance(event, SessionHeld | PairState | PairEvent):
+                of_pairs.append((event, envelope.aggregateversion))
+            elif isinstance(event, ParticipantState | ParticipantEvent):
+                of_participants.append((event, envelope.aggregateversion))
+            elif isinstance(event, RoundCompleted):
+                add_round(changes[event.program_id], event, envelope.time)
+            elif isinstance(event, RosterCounted) and event.level_band is event.department is None:
+                # Counts of parts of the roster are not used.
+                of_rosters.append((event, envelope.aggregateversion))
     await _follow_pairs(tx, of_pairs, changes)
     await _follow_participants(tx, of_participants, changes)
     await _follow_rosters(tx, of_rosters, changes)
@@ -82,23 +79,21 @@ async def _follow_pairs(
 ) -> None:
     before = await tx.get_many(PairFact, [event.pair_id for event, _ in told])
     now = dict(before)
-    for number, (event, version) in enumerate(told):
-        if number % _TURN == 0:
-            await asyncio.sleep(0)
-        pair_id = event.pair_id
-        pair = now.get(pair_id)
-        if pair is None:
-            pair = before[pair_id] = PairFact(id=pair_id, program_id=event.program_id)
-        if isinstance(event, SessionHeld):
-            now[pair_id] = pair.after_session(event)
-        else:
-            now[pair_id] = pair.after(event, version)
-    for number, (pair_id, pair) in enumerate(now.items()):
-        if number % _TURN == 0:
-            await asyncio.sleep(0)
-        if pair is not before[pair_id]:
-            tx.put(pair)
-            pair.add_since(before[pair_id], changes[pair.program_id])
+    async for events in in_turns(told):
+        for event, version in events:
+            pair_id = event.pair_id
+            pair = now.get(pair_id)
+            if pair is None:
+                pair = before[pair_id] = PairFact(id=pair_id, program_id=event.program_id)
+            if isinstance(event, SessionHeld):
+                now[pair_id] = pair.after_session(event)
+            else:
+                now[pair_id] = pair.after(event, version)
+    async for pairs in in_turns(now.items()):
+        for pair_id, pair in pairs:
+            if pair is not before[pair_id]:
+                tx.put(pair)
+                pair.add_since(before[pair_id], changes[pair.program_id])
 
 
 async def _follow_participants(
@@ -106,16 +101,15 @@ async def _follow_participants(
 ) -> None:
     before = await tx.get_many(ParticipantFact, [event.participant_id for event, _ in told])
     now = dict(before)
-    for number, (event, version) in enumerate(told):
-        if number % _TURN == 0:
-            await asyncio.sleep(0)
-        participant_id = event.participant_id
-        fact = now.get(participant_id)
-        if fact is None:
-            fact = before[participant_id] = ParticipantFact(
-                id=participant_id, program_id=event.program_id
-            )
-        now[participant_id] = fact.after(event, version)
+    async for events in in_turns(told):
+        for event, version in events:
+            participant_id = event.participant_id
+            fact = now.get(participant_id)
+            if fact is None:
+                fact = before[participant_id] = ParticipantFact(
+                    id=participant_id, program_id=event.program_id
+                )
+            now[participant_id] = fact.after(event, version)
     for participant_id, fact in now.items():
         _replace(tx, before[participant_id], fact, changes)
 
@@ -141,13 +135,12 @@ async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
         f"{program_id}/{person}": person for person in change.people.keys() | change.people_for_good
     }
     before = await tx.get_many(PersonFact, people)
-    for number, (document_id, person) in enumerate(people.items()):
-        if number % _TURN == 0:
-            await asyncio.sleep(0)
-        known = before.get(document_id) or PersonFact(id=document_id)
-        seen = known.seen(person, change)
-        if seen is not known:
-            _keep(tx, seen, empty=not seen.times)
+    async for part in in_turns(people.items()):
+        for document_id, person in part:
+            known = before.get(document_id) or PersonFact(id=document_id)
+            seen = known.seen(person, change)
+            if seen is not known:
+                _keep(tx, seen, empty=not seen.times)
     cells = {bucket_id(program_id, cell): (cell, more) for cell, more in change.by_cell().items()}
     kept = await tx.get_many(StoredBucket, cells)
     for document_id, (cell, counts) in cells.items():

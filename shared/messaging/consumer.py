@@ -37,6 +37,7 @@ from shared.messaging.lag import Lag, Offsets
 from shared.messaging.parsing import PermanentError, parse_data, parse_envelope
 from shared.store.port import Store, Transaction
 from shared.tracing import Trace, next_traceparent, traced
+from shared.turns import in_turns
 
 H = TypeVar("H", bound="EventHandler")
 B = TypeVar("B", bound="BatchHandler")
@@ -57,8 +58,6 @@ _STALE_REDELIVERIES = 5
 _DRAIN_SECONDS = 55.0
 _STUCK_SECONDS = 120.0
 _MAX_REASON = 500
-# After so many records others have their turn: they take a few milliseconds.
-_TURN = 100
 
 
 @dataclass(slots=True)
@@ -250,10 +249,8 @@ class Consumer:
         """
         failpoint("consumer.before_apply")
         deliveries: list[_Delivery] = []
-        for number, record in enumerate(records):
-            if number % _TURN == _TURN - 1:
-                await asyncio.sleep(0)
-            deliveries.append(self._parse(record))
+        async for part in in_turns(records):
+            deliveries += map(self._parse, part)
         before = self._breaker.copy()
         try:
             await self._apply_all(deliveries)

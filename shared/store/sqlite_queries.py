@@ -1,6 +1,5 @@
 """Queries on SQLite documents: the port's conditions, orders and cursors."""
 
-import asyncio
 import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
@@ -18,11 +17,9 @@ from shared.store.port import (
     Where,
 )
 from shared.store.sqlite_writer import STATEMENT_ERRORS
+from shared.turns import in_turns
 
 D = TypeVar("D", bound=Document)
-
-
-_TURN = 100  # documents, which take about a millisecond: others have their turn then
 
 
 def column_of(name: str) -> str:
@@ -128,10 +125,8 @@ class Reads:
         # As `model_validate_json` does, without its own part of each call.
         read = kind.__pydantic_validator__.validate_json
         found: list[D] = []
-        for number, (body,) in enumerate(self._query(sql, parameters)):
-            if number % _TURN == _TURN - 1:
-                await asyncio.sleep(0)
-            found.append(read(body))
+        async for part in in_turns(self._query(sql, parameters)):
+            found += [read(body) for (body,) in part]
         return found
 
     async def count(self, kind: type[D], where: Where = NO_CONDITIONS) -> int:

@@ -1,6 +1,5 @@
 """A transaction's unit of work: what it reads over its own writes, and what it wants written."""
 
-import asyncio
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +13,12 @@ from shared.ids import new_event_id
 from shared.store.conditions import meets, parameter, sort_key
 from shared.store.port import NO_CONDITIONS, Document, In, Reader, Scalar, Where
 from shared.tracing import current_trace
+from shared.turns import in_turns
 
 D = TypeVar("D", bound=Document)
 
 ATTEMPTS = 30
 """How often a transaction runs before a stale write reaches its caller."""
-
-_TURN = 100
-"""After so many documents others have their turn: it takes about a millisecond."""
 
 _UNREAD = object()
 _AGGREGATE_VERSION = "ce_aggregateversion"
@@ -75,12 +72,11 @@ class Commit:
 
     async def encode(self) -> None:
         """Make the bodies. Raises ValueError for a document that could not be read back."""
-        for number, (key, document) in enumerate(self.puts.items()):
-            if number % _TURN == _TURN - 1:
-                await asyncio.sleep(0)
-            # As `model_dump_json` does, without its own part of each call.
-            body = document.__pydantic_serializer__.to_json(document, warnings="error")
-            self.bodies[key] = body.decode()
+        async for part in in_turns(self.puts.items()):
+            for key, document in part:
+                # As `model_dump_json` does, without its own part of each call.
+                body = document.__pydantic_serializer__.to_json(document, warnings="error")
+                self.bodies[key] = body.decode()
 
 
 class SnapshotReads(Reader, Protocol):

@@ -1,0 +1,24 @@
+"""Long loops that leave the event loop to others now and then."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_AT_ONCE = 100  # events or documents, which take a millisecond or two
+
+
+async def in_turns(items: Iterable[T], at_once: int = _AT_ONCE) -> AsyncIterator[tuple[T, ...]]:
+    """Yield the items in parts of `at_once`; after each full one others have their turn.
+
+    A batch or a page takes many milliseconds without anything to wait for, and would hold up the
+    requests that the same process answers. It yields parts, for an `await` an item would take
+    longer than much of what is done with one.
+    """
+    rest = iter(items)
+    while part := tuple(islice(rest, at_once)):
+        yield part
+        if len(part) == at_once:
+            await asyncio.sleep(0)
