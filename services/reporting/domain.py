@@ -6,9 +6,11 @@ of the newest aggregate version, and of what adds up it keeps counts. What it ad
 """
 
 import math
+from abc import abstractmethod
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +25,7 @@ from services.reporting.kpis.bucket import (
 )
 from shared.clock import Instant
 from shared.errors import InvalidInputError
+from shared.events.envelope import Event
 from shared.events.feedback import FeedbackSubmitted
 from shared.events.pairs import (
     Origin,
@@ -31,6 +34,7 @@ from shared.events.pairs import (
     PairEnded,
     PairEvent,
     PairPaused,
+    PairProposed,
     PairResumed,
     PairRotated,
     PairState,
@@ -42,6 +46,7 @@ from shared.events.participants import (
     EnrolledRole,
     ParticipantEvent,
     ParticipantState,
+    ProfileChanged,
     Role,
     RosterCounted,
     Withdrawn,
@@ -146,24 +151,66 @@ class ProgramFact(Document):
         return known
 
 
-class RosterFact(Document):
+class Fact(Document):
+    """What is known of one aggregate: its events change it, and what it adds to the buckets.
+
+    A kind of fact takes the events that it is `told_by`, so they are not typed here.
+    """
+
+    told_by: ClassVar[tuple[type[Event], ...]]
+
+    program_id: str
+
+    @staticmethod
+    @abstractmethod
+    def id_of(event: Any) -> str:
+        """Return the id of the fact that an event tells of."""
+
+    @classmethod
+    def unknown(cls, event: Any) -> Self:
+        """Return the fact that an event tells of before anything was told of it."""
+        return cls(id=cls.id_of(event), program_id=event.program_id)
+
+    @abstractmethod
+    def after(self, event: Any, version: int) -> Self:
+        """Learn what an event says that is its aggregate's `version`th."""
+
+    @abstractmethod
+    def add_to(self, found: Contribution, times: int) -> None:
+        """Add what the fact adds to the buckets, or take it away with `times` of -1."""
+
+    def add_since(self, before: Self, found: Contribution) -> None:
+        """Add what the fact adds now beyond what it added before."""
+        before.add_to(found, -1)
+        self.add_to(found, 1)
+
+
+class RosterFact(Fact):
     """The newest count of who could take part in a role."""
 
     collection: ClassVar[str] = "rosters"
+    told_by: ClassVar[tuple[type[Event], ...]] = (RosterCounted,)
 
-    program_id: str
     role: Role
     as_of: Instant | None = None
     counted_version: int = 0
     employed: int = 0
 
+    @staticmethod
+    def id_of(event: RosterCounted) -> str:
+        """Return the id of a program's register for a role."""
+        return derived_id("ro", event.program_id, event.role)
+
     @classmethod
-    def unknown(cls, program_id: str, role: Role) -> Self:
+    def unknown(cls, event: RosterCounted) -> Self:
         """Return the register before any count."""
-        return cls(id=derived_id("ro", program_id, role), program_id=program_id, role=role)
+        return cls(id=cls.id_of(event), program_id=event.program_id, role=event.role)
 
     def after(self, event: RosterCounted, version: int) -> Self:
         """Take a count over if it is newer. One that was withheld as too small counts as none."""
+        if event.level_band is not None or event.department is not None:
+            # Counts of parts of the roster are not used.
+            return self
         known = (self.as_of or _EPOCH, self.counted_version)
         if (event.as_of, version) <= known:
             return self
@@ -179,16 +226,21 @@ class RosterFact(Document):
             found.count(cells, f"eligible.{self.role}", times * self.employed)
 
 
-class ParticipantFact(Document):
+class ParticipantFact(Fact):
     """Whether somebody takes part, and as what."""
 
     collection: ClassVar[str] = "participants"
+    told_by: ClassVar[tuple[type[Event], ...]] = (Enrolled, ProfileChanged, Withdrawn, Departed)
 
-    program_id: str
     role: EnrolledRole | None = None
     role_version: int = 0
     takes_part: bool = False
     takes_part_version: int = 0
+
+    @staticmethod
+    def id_of(event: ParticipantState | ParticipantEvent) -> str:
+        """Return the participant's id."""
+        return event.participant_id
 
     def after(self, event: ParticipantState | ParticipantEvent, version: int) -> Self:
         """Learn what an event says, unless a newer one already said it."""
@@ -251,15 +303,27 @@ class Turn(BaseModel):
     pauses: bool
 
 
-class PairFact(Document):
+PairTold = PairState | PairEvent | SessionHeld
+
+
+class PairFact(Fact):
     """A pair with its sessions; times in whole seconds, months as YYYY-MM.
 
     What arrives before the pair itself waits in here and counts once the terms are known.
     """
 
     collection: ClassVar[str] = "pairs"
+    told_by: ClassVar[tuple[type[Event], ...]] = (
+        PairProposed,
+        Paired,
+        PairDeclined,
+        PairPaused,
+        PairResumed,
+        PairRotated,
+        PairEnded,
+        SessionHeld,
+    )
 
-    program_id: str
     terms: Terms | None = None
     started_at: int | None = None
     waited_days: dict[str, int] = Field(default_factory=dict)
@@ -270,8 +334,16 @@ class PairFact(Document):
     turns: tuple[Turn, ...] = ()
     held: dict[str, int] = Field(default_factory=dict)
 
-    def after(self, event: PairState | PairEvent, version: int) -> Self:
+    @staticmethod
+    def id_of(event: PairTold) -> str:
+        """Return the pair's id."""
+        return event.pair_id
+
+    def after(self, event: PairTold, version: int) -> Self:
         """Learn of an event of the pair; each adds its own part, so their order is free."""
+        if isinstance(event, SessionHeld):
+            month = month_of(event.held_at)
+            return self.changed(held={**self.held, month: self.held.get(month, 0) + 1})
         known = self
         if isinstance(event, PairState) and (self.terms is None or version > self.terms.said_in):
             known = known.changed(terms=Terms.of(event, version))
@@ -292,11 +364,6 @@ class PairFact(Document):
                 return known.changed(turns=tuple(turns[said_in] for said_in in sorted(turns)))
             case _:
                 return known
-
-    def after_session(self, event: SessionHeld) -> Self:
-        """Count a session that was held."""
-        month = month_of(event.held_at)
-        return self.changed(held={**self.held, month: self.held.get(month, 0) + 1})
 
     def add_since(self, before: Self, found: Contribution) -> None:
         """Add what the pair adds now beyond what it added before, part by part."""
@@ -401,6 +468,13 @@ class PairFact(Document):
         if since is not None:
             spans.append((since, end))
         return spans
+
+
+FACTS: tuple[type[Fact], ...] = (PairFact, ParticipantFact, RosterFact)
+FACT_OF: Mapping[type[Event], type[Fact]] = {
+    event: kind for kind in FACTS for event in kind.told_by
+}
+"""The kind of fact that an event changes."""
 
 
 class PersonFact(Document):

@@ -2,14 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TypeVar
 
 from services.reporting.domain import (
-    PairFact,
-    ParticipantFact,
+    FACT_OF,
+    FACTS,
+    Fact,
     PersonFact,
     ProgramFact,
-    RosterFact,
     add_response,
     add_round,
 )
@@ -17,20 +16,16 @@ from services.reporting.kpis.bucket import Contribution, merge
 from services.reporting.repository import StoredBucket, bucket_id
 from shared.events.envelope import Envelope, Event
 from shared.events.feedback import FeedbackSubmitted
-from shared.events.pairs import PairEvent, PairState, RoundCompleted
-from shared.events.participants import ParticipantEvent, ParticipantState, RosterCounted
+from shared.events.pairs import RoundCompleted
 from shared.events.programs import ProgramPublished
-from shared.events.sessions import SessionHeld
 from shared.store.port import Document, Transaction
 from shared.turns import in_turns
 
 Said = Sequence[tuple[Event, Envelope]]
 Changes = defaultdict[str, Contribution]
 """What a batch adds to the buckets, by program."""
-PairTold = PairState | PairEvent | SessionHeld
-ParticipantTold = ParticipantState | ParticipantEvent
-
-F = TypeVar("F", RosterFact, ParticipantFact)
+Told = tuple[Event, int]
+"""What is said of a fact, with the version of its aggregate."""
 
 
 async def learn_programs(tx: Transaction, said: Said) -> None:
@@ -50,84 +45,38 @@ async def project(tx: Transaction, said: Said) -> None:
     InvalidInputError for a score that its scale does not have.
     """
     changes: Changes = defaultdict(Contribution)
-    of_pairs: list[tuple[PairTold, int]] = []
-    of_participants: list[tuple[ParticipantTold, int]] = []
-    of_rosters: list[tuple[RosterCounted, int]] = []
+    told: dict[type[Fact], list[Told]] = {kind: [] for kind in FACTS}
     async for part in in_turns(said):
         for event, envelope in part:
-            # The most frequent ones first.
-            if isinstance(event, FeedbackSubmitted):
+            if (kind := FACT_OF.get(type(event))) is not None:
+                told[kind].append((event, envelope.aggregateversion))
+            elif isinstance(event, FeedbackSubmitted):
                 add_response(changes[event.program_id], event)
-            elif isinstance(event, SessionHeld | PairState | PairEvent):
-                of_pairs.append((event, envelope.aggregateversion))
-            elif isinstance(event, ParticipantState | ParticipantEvent):
-                of_participants.append((event, envelope.aggregateversion))
-            elif isinstance(event, RoundCompleted):
+            else:
+                assert isinstance(event, RoundCompleted)
                 add_round(changes[event.program_id], event, envelope.time)
-            elif isinstance(event, RosterCounted) and event.level_band is event.department is None:
-                # Counts of parts of the roster are not used.
-                of_rosters.append((event, envelope.aggregateversion))
-    await _follow_pairs(tx, of_pairs, changes)
-    await _follow_participants(tx, of_participants, changes)
-    await _follow_rosters(tx, of_rosters, changes)
+    for kind, of_kind in told.items():
+        await _follow(tx, kind, of_kind, changes)
     for program_id, change in changes.items():
         await _add(tx, program_id, change)
 
 
-async def _follow_pairs(
-    tx: Transaction, told: Sequence[tuple[PairTold, int]], changes: Changes
+async def _follow(
+    tx: Transaction, kind: type[Fact], told: Sequence[Told], changes: Changes
 ) -> None:
-    before = await tx.get_many(PairFact, [event.pair_id for event, _ in told])
-    now = dict(before)
-    async for events in in_turns(told):
-        for event, version in events:
-            pair_id = event.pair_id
-            pair = now.get(pair_id)
-            if pair is None:
-                pair = before[pair_id] = PairFact(id=pair_id, program_id=event.program_id)
-            if isinstance(event, SessionHeld):
-                now[pair_id] = pair.after_session(event)
-            else:
-                now[pair_id] = pair.after(event, version)
-    async for pairs in in_turns(now.items()):
-        for pair_id, pair in pairs:
-            if pair is not before[pair_id]:
-                tx.put(pair)
-                pair.add_since(before[pair_id], changes[pair.program_id])
-
-
-async def _follow_participants(
-    tx: Transaction, told: Sequence[tuple[ParticipantTold, int]], changes: Changes
-) -> None:
-    before = await tx.get_many(ParticipantFact, [event.participant_id for event, _ in told])
-    now = dict(before)
-    async for events in in_turns(told):
-        for event, version in events:
-            participant_id = event.participant_id
-            fact = now.get(participant_id)
-            if fact is None:
-                fact = before[participant_id] = ParticipantFact(
-                    id=participant_id, program_id=event.program_id
-                )
-            now[participant_id] = fact.after(event, version)
-    for participant_id, fact in now.items():
-        _replace(tx, before[participant_id], fact, changes)
-
-
-async def _follow_rosters(
-    tx: Transaction, told: Sequence[tuple[RosterCounted, int]], changes: Changes
-) -> None:
-    for event, version in told:
-        unknown = RosterFact.unknown(event.program_id, event.role)
-        known = await tx.get(RosterFact, unknown.id) or unknown
-        _replace(tx, known, known.after(event, version), changes)
-
-
-def _replace(tx: Transaction, known: F, fact: F, changes: Changes) -> None:
-    if fact is not known:
-        tx.put(fact)
-        known.add_to(changes[fact.program_id], -1)
-        fact.add_to(changes[fact.program_id], 1)
+    id_of = kind.id_of
+    of_each: defaultdict[str, list[Told]] = defaultdict(list)
+    for each in told:
+        of_each[id_of(each[0])].append(each)
+    before = await tx.get_many(kind, of_each)
+    async for part in in_turns(of_each.items()):
+        for fact_id, events in part:
+            fact = known = before.get(fact_id) or kind.unknown(events[0][0])
+            for event, version in events:
+                fact = fact.after(event, version)
+            if fact is not known:
+                tx.put(fact)
+                fact.add_since(known, changes[fact.program_id])
 
 
 async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:

@@ -25,6 +25,7 @@ from shared.events.participants import (
     ParticipantEvent,
     ParticipantState,
     ProfileChanged,
+    Role,
     RosterCounted,
 )
 from shared.events.programs import ProgramPublished
@@ -41,9 +42,7 @@ def pair_after(said: Iterable[Said]) -> PairFact:
 
 
 def learned(fact: PairFact, each: Said) -> PairFact:
-    if isinstance(each.event, SessionHeld):
-        return fact.after_session(each.event)
-    assert isinstance(each.event, PairState | PairEvent)
+    assert isinstance(each.event, PairState | PairEvent | SessionHeld)
     return fact.after(each.event, each.version)
 
 
@@ -260,11 +259,12 @@ def test_the_newest_roster_count_stands() -> None:
     story.count_roster(120, 30)
     counts = [each for each in story.said if isinstance(each.event, RosterCounted)]
     for order in permutations(counts):
-        facts = {role: RosterFact.unknown(PROGRAM, role) for role in ("mentor", "mentee")}
+        facts: dict[Role, RosterFact] = {}
         for each in order:
             assert isinstance(each.event, RosterCounted)
             role = each.event.role
-            facts[role] = facts[role].after(each.event, each.version)
+            known = facts.get(role) or RosterFact.unknown(each.event)
+            facts[role] = known.after(each.event, each.version)
         assert {role: fact.employed for role, fact in facts.items()} == {
             "mentor": 120,
             "mentee": 30,
