@@ -22,6 +22,8 @@ Inject = Callable[[Campaign, random.Random], Awaitable[None]]
 GRACE_SECONDS = 30.0
 _SKEW_SECONDS = 3600
 _TOLD_SECONDS = 30.0
+_DIES_SECONDS = 15.0
+_TRIES = 4
 _CONSUMERS = tuple(GROUPS.values())
 _SKEW = Path(__file__).parent / "skew"
 
@@ -58,31 +60,43 @@ def _any_of(campaign: Campaign, service: str, luck: random.Random) -> Replica:
 # -- processes that die ---------------------------------------------------------------------------
 
 
+async def _die_at(
+    campaign: Campaign, luck: random.Random, failpoint: str, *, alone: bool = False
+) -> None:
+    """Have a replica of the service that is written to die there; `alone` ends the others first.
+
+    The step may be over before the failpoint is reached: then it is another service's turn.
+    """
+    for _ in range(_TRIES):
+        replicas = campaign.cluster.of(campaign.busy())
+        replica, *others = luck.sample(replicas, len(replicas))
+        pid = await campaign.arm(replica, failpoint)
+        for other in others if alone else ():
+            await campaign.restart(other)
+        if await campaign.dies(replica, pid, _DIES_SECONDS):
+            return
+        await campaign.restart(replica)
+    raise AssertionError(f"{failpoint} was never reached")
+
+
 async def kill_between_commit_and_reply(campaign: Campaign, luck: random.Random) -> None:
-    replica = _any_of(campaign, campaign.busy(), luck)
-    pid = await campaign.arm(replica, f"store.after_commit:{luck.randint(3, 12)}")
-    await campaign.until_dead(replica, pid)
+    await _die_at(campaign, luck, f"store.after_commit:{luck.randint(3, 12)}")
 
 
 async def kill_relay_after_publish(campaign: Campaign, luck: random.Random) -> None:
-    replicas = campaign.cluster.of(campaign.busy())
-    replica, *others = luck.sample(replicas, len(replicas))
-    pid = await campaign.arm(replica, f"relay.after_publish:{luck.randint(1, 4)}")
-    # They give the relay's lease up as they end, and the armed replica takes it.
-    for other in others:
-        await campaign.restart(other)
-    await campaign.until_dead(replica, pid)
+    # The others give the relay's lease up as they end, and the armed replica takes it.
+    await _die_at(campaign, luck, f"relay.after_publish:{luck.randint(1, 4)}", alone=True)
 
 
 async def kill_consumer_between_commits(campaign: Campaign, luck: random.Random) -> None:
     # Every step tells it something.
     service = "reporting"
     # The batch may have held nothing that the service applies.
-    for _ in range(4):
+    for _ in range(_TRIES):
         before = await campaign.duplicates(service)
         replica = _any_of(campaign, service, luck)
         pid = await campaign.arm(replica, f"consumer.after_apply:{luck.randint(1, 3)}")
-        await campaign.until_dead(replica, pid)
+        assert await campaign.dies(replica, pid, LIVE_SECONDS), "it never applied a batch"
         if await campaign.dropped_duplicates(service, before, LIVE_SECONDS):
             return
     raise AssertionError("no inbox has dropped anything")
