@@ -1,29 +1,28 @@
-"""Running rounds: the pool as it is, a process that solves it, its result committed in parts."""
+"""Running rounds: the pool as it is, a process that solves it, its result written down in parts."""
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from services.matching.domain.pair import Pair, propose
-from services.matching.domain.pool import PoolMember
+from services.matching.commits import commit_part, complete_round, lose_part
+from services.matching.domain.pair import Pair
 from services.matching.domain.program import Program
-from services.matching.domain.round import Round, RoundPart, RoundProgress, Tally
-from services.matching.engine.model import FoundPair, Policy, Result, Snapshot
+from services.matching.domain.round import Round, RoundPart, RoundProgress
+from services.matching.engine.model import Policy, Result, Snapshot
 from services.matching.engine.task import Order, Task
 from services.matching.engine.watch import Progress
 from services.matching.handlers import end_round
 from services.matching.jobs import for_each
-from services.matching.repository import LIVING_STATUSES, TURN, every, pool, require_program
+from services.matching.repository import LIVING_STATUSES, every, pool, require_program
 from services.matching.solver import solve_apart
 from shared import metrics
 from shared.clock import Clock, monotonic
 from shared.errors import StaleWriteError, UnavailableError, UpwardError, code_of
 from shared.logging import get_logger
 from shared.store.port import AtMost, In, Store, Transaction, Where
-from shared.turns import in_turns
 
 T = TypeVar("T")
 
@@ -31,7 +30,6 @@ LIMIT_SECONDS = 1800.0
 """After so long the best that a round has found is its result, whatever its gap."""
 
 _PAIRS_AT_ONCE = 100
-_PROPOSALS_AT_ONCE = 5
 _WAITING_AT_ONCE = 500
 _LOOK_SECONDS = 1.0
 
@@ -157,17 +155,17 @@ class RoundRunner:
         opened = await self._store.require(Round, round_id)
         for number in range(opened.parts):
             await self._commit_part(RoundPart.id_of(opened, number))
-        await self._store.transact(_complete, round_id, self._clock.now())
+        await self._store.transact(complete_round, round_id, self._clock.now())
 
     async def _commit_part(self, part_id: str) -> None:
         """Commit a part; one that can't be is lost, so that it keeps up no other and no program."""
         try:
-            await self._store.transact(_commit_part, part_id, self._clock.now())
+            await self._store.transact(commit_part, part_id, self._clock.now())
         except (UnavailableError, StaleWriteError):
             raise
         except Exception as error:
             self._log.error("round_part_lost", part_id=part_id, exc_info=error)
-            await self._store.transact(_lose_part, part_id)
+            await self._store.transact(lose_part, part_id)
 
     async def _sweep(self) -> None:
         """Forget the parts that ended rounds left: of attempts that were cut off or called off."""
@@ -181,7 +179,7 @@ def _parts(begun: Round, found: _Found, result: Result) -> Iterator[RoundPart]:
     pairs = [(some, ()) for some in _chunks(result.pairs, _PAIRS_AT_ONCE)]
     waiting = [((), some) for some in _chunks(tuple(result.unmatched.items()), _WAITING_AT_ONCE)]
     for number, (some_pairs, some_waiting) in enumerate([*pairs, *waiting]):
-        people = [who for pair in some_pairs for who in _members(pair)]
+        people = [who for pair in some_pairs for who in pair.members]
         people += [who for who, _ in some_waiting]
         yield RoundPart(
             id=RoundPart.id_of(begun, number),
@@ -277,125 +275,7 @@ async def _settle(
     return True
 
 
-async def _commit_part(tx: Transaction, part_id: str, now: datetime) -> None:
-    """Make proposals of a part's pairs, and remember why others wait; then forget the part."""
-    part = await tx.get(RoundPart, part_id)
-    if part is None:
-        return
-    opened = await tx.require(Round, part.round_id)
-    program = await require_program(tx, opened.program_id)
-    members = await tx.get_many(PoolMember, part.marks)
-    # Who changed meanwhile is not proposed on what they were: they wait for the next round.
-    still = set[str]() if program.is_over(now) else await _unchanged(part, members)
-    tally = Tally()
-    async for pairs in in_turns(part.pairs, _PROPOSALS_AT_ONCE):
-        for found in pairs:
-            if still.issuperset(_members(found)) and _free(members, found):
-                pair = _propose(tx, opened, program, members, found, now)
-                tally.propose(found, pair.mentor, pair.mentees)
-            else:
-                _drop(tx, tally, members, still, found)
-    for who, code in part.waiting.items():
-        if who in still:
-            missed = members[who].missed(code, part.explained.get(who))
-            if missed is not members[who]:
-                tx.put(missed)
-    tx.put(opened.counted(tally))
-    tx.delete(part)
-
-
-async def _lose_part(tx: Transaction, part_id: str) -> None:
-    """Drop all pairs of a part that can't be committed, and forget it."""
-    part = await tx.get(RoundPart, part_id)
-    if part is None:
-        return
-    opened = await tx.require(Round, part.round_id)
-    members = await tx.get_many(PoolMember, part.marks)
-    still = await _unchanged(part, members)
-    tally = Tally()
-    for found in part.pairs:
-        _drop(tx, tally, members, still, found)
-    tx.put(opened.counted(tally))
-    tx.delete(part)
-
-
-async def _unchanged(part: RoundPart, members: Mapping[str, PoolMember]) -> set[str]:
-    found = set[str]()
-    async for some in in_turns(members.items(), TURN):
-        found.update(who for who, member in some if member.mark() == part.marks[who])
-    return found
-
-
-def _drop(
-    tx: Transaction,
-    tally: Tally,
-    members: dict[str, PoolMember],
-    still: set[str],
-    found: FoundPair,
-) -> None:
-    """Leave a pair out, and remember why those of its members wait who are `still` as they were."""
-    for who in _members(found):
-        if who in still:
-            members[who] = tx.put(members[who].missed("no_partner_left"))
-    tally.drop(found)
-
-
-def _free(members: Mapping[str, PoolMember], found: FoundPair) -> bool:
-    return members[found.mentor_id].available("mentor") and all(
-        members[who].available("mentee") for who in found.mentee_ids
-    )
-
-
-async def _complete(tx: Transaction, round_id: str, now: datetime) -> None:
-    opened = await tx.require(Round, round_id)
-    if opened.status != "committing":
-        return
-    members = (await tx.get_many(PoolMember, opened.committed.lost)).values()
-    held = {pair_id for member in members for pair_id in _pairs_of(member)}
-    found = {
-        pair.id for pair in (await tx.get_many(Pair, held)).values() if pair.round_id == round_id
-    }
-    waiting_on = sum(found.isdisjoint(_pairs_of(member)) for member in members)
-    completed = await end_round(tx, opened.complete(waiting_on, now))
-    tx.emit(completed.as_completed())
-
-
-def _pairs_of(member: PoolMember) -> list[str]:
-    seats = (member.mentor_seat, member.mentee_seat)
-    return [seat.pair_id for seat in seats if seat.pair_id is not None]
-
-
 async def _fail(tx: Transaction, round_id: str, code: str, now: datetime) -> None:
     opened = await tx.require(Round, round_id)
     if opened.status in {"requested", "running"}:
         await end_round(tx, opened.fail(code, now))
-
-
-def _propose(
-    tx: Transaction,
-    opened: Round,
-    program: Program,
-    members: dict[str, PoolMember],
-    found: FoundPair,
-    now: datetime,
-) -> Pair:
-    pair = propose(
-        opened.pair_id(found.mentor_id),
-        found,
-        members[found.mentor_id],
-        [members[mentee_id] for mentee_id in found.mentee_ids],
-        program,
-        round_id=opened.id,
-        origin=opened.kind,
-        now=now,
-    )
-    for participant_id in pair.participant_ids:
-        member = members[participant_id]
-        members[participant_id] = tx.put(member.take_seat(pair.role_of(participant_id), pair.id))
-    tx.put(pair)
-    tx.emit(pair.as_proposed())
-    return pair
-
-
-def _members(pair: FoundPair) -> tuple[str, ...]:
-    return (pair.mentor_id, *pair.mentee_ids)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.matching import handlers, previews, rounds
+from services.matching import commits, handlers, previews, rounds
 from services.matching.domain.pair import Pair
 from services.matching.domain.pool import PoolMember
 from services.matching.domain.preview import Preview
@@ -275,7 +275,7 @@ async def test_a_result_that_two_replicas_commit_at_once_is_proposed_once(
     monkeypatch.setattr(rounds, "_PAIRS_AT_ONCE", 1)
     await two.request()
     # One attempt leaves its parts behind, the next one is killed when it has a result.
-    for killed_at in ("_settle", "_commit_part"):
+    for killed_at in ("_settle", "commit_part"):
         with monkeypatch.context() as patch:
             patch.setattr(rounds, killed_at, killed)
             with pytest.raises(asyncio.CancelledError):
@@ -361,7 +361,7 @@ async def test_a_result_that_is_cut_off_between_its_parts_goes_on_where_it_stood
 ) -> None:
     monkeypatch.setattr(rounds, "_PAIRS_AT_ONCE", 1)
     await two.follow(senior("s3"))
-    commit_part, solved = rounds._commit_part, 0
+    commit_part, solved = commits.commit_part, 0
 
     async def counted(task: Task, heard: Heard) -> Result:
         nonlocal solved
@@ -375,7 +375,7 @@ async def test_a_result_that_is_cut_off_between_its_parts_goes_on_where_it_stood
 
     await two.request()
     with monkeypatch.context() as patch:
-        patch.setattr(rounds, "_commit_part", cut_off)
+        patch.setattr(rounds, "commit_part", cut_off)
         with pytest.raises(asyncio.CancelledError):
             await two.solve_with(counted)
     begun = await two.only(Round)
@@ -555,7 +555,7 @@ async def test_what_an_open_round_has_found_is_not_swept_away(
 ) -> None:
     await two.request()
     with monkeypatch.context() as patch:
-        patch.setattr(rounds, "_commit_part", killed)
+        patch.setattr(rounds, "commit_part", killed)
         with pytest.raises(asyncio.CancelledError):
             await two.run()
     await two.runner._sweep()

@@ -116,6 +116,11 @@ class FoundPair:
     terms: dict[ScoreTerm, int]
     rules: tuple[RuleCode, ...]
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The mentor and all mentees."""
+        return (self.mentor_id, *self.mentee_ids)
+
 
 @dataclass(frozen=True)
 class Nearest:
