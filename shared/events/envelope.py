@@ -7,7 +7,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shared.clock import Instant
 from shared.frozen import of_checked
@@ -16,6 +16,9 @@ CONTENT_TYPE: Literal["application/json"] = "application/json"
 _PREFIX = "ce_"
 _MAX_ID = 64
 _MAX_SUBJECT = 200
+
+_LINKED = ("causationid", "correlationid", "traceparent")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """A word of a vocabulary that may grow: a reader takes words it does not know as they are."""
@@ -70,6 +73,14 @@ class Envelope(BaseModel):
     correlationid: str | None = None
     traceparent: str | None = None
 
+    @field_validator("id", "subject", "dataschema", "program", "region", *_LINKED, mode="after")
+    @classmethod
+    def _no_control_characters(cls, value: str | None) -> str | None:
+        # CloudEvents 1.0, type String. A store may end a text at the first of them.
+        if value is not None and _CONTROL.search(value):
+            raise ValueError("has a control character")
+        return value
+
     def to_headers(self) -> dict[str, str]:
         """Return Kafka headers in CloudEvents' binary mode; absent attributes are left out."""
         attributes = self.model_dump(mode="json", exclude_none=True)
@@ -104,7 +115,7 @@ _of_many = itemgetter(
     "ce_region",
 )
 _of_one = itemgetter("ce_id", "ce_subject", "ce_time", "ce_aggregateversion")
-_LINKS = ("ce_causationid", "ce_correlationid", "ce_traceparent")
+_LINKS = tuple(_PREFIX + name for name in _LINKED)
 _REQUIRED = 11
 _TIME = re.compile(rb"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z")
 _VERSION = re.compile(rb"[1-9]\d{0,8}")
@@ -127,6 +138,8 @@ def _read_plain(headers: Sequence[tuple[str, bytes | None]]) -> Envelope | None:
             return None
         moment = datetime.fromisoformat(own_time.decode())
         links = [values[name].decode() if name in values else None for name in _LINKS]
+        if _CONTROL.search("".join((event_id, subject, *filter(None, links)))):
+            return None
     except (KeyError, TypeError, AttributeError, ValueError):
         return None
     if len(headers) != _REQUIRED + 3 - links.count(None):

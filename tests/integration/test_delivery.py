@@ -299,6 +299,12 @@ POISON: dict[str, tuple[bytes | None, Headers, str, str]] = {
         PARTICIPANTS,
         "envelope: specversion",
     ),
+    "control character": (
+        BODY,
+        headers_of(EVENT, ce_id="a\0b"),
+        PARTICIPANTS,
+        "envelope: id: Value error, has a control character",
+    ),
     "null header": (BODY, [*headers_of(EVENT), ("ce_x", None)], PARTICIPANTS, "ce_x is null"),
     "non-UTF-8 header": (BODY, [*headers_of(EVENT), ("ce_x", b"\xff")], PARTICIPANTS, "not UTF-8"),
     "header twice": (
