@@ -27,8 +27,12 @@ async def apply_commit(database: Database, session: Session, commit: Commit) -> 
     """
     for kind in dict.fromkeys(key[0] for key in (*commit.deletes, *commit.puts)):
         await _write_kind(database, session, commit, kind)
-    if commit.inbox:
-        rows: list[Write] = [InsertOne({"_id": inbox_id(*key)}) for key in commit.inbox]
+    rows: list[Write] = [
+        InsertOne({"_id": inbox_id(group, event_id)})
+        for group, event_ids in commit.inbox.items()
+        for event_id in event_ids
+    ]
+    if rows:
         await database.write(INBOX, rows, session=session)
     if commit.outgoing:
         await _write_outgoing(database, session, commit.outgoing)

@@ -154,6 +154,10 @@ class MongoReads:
             kind.collection, filter_of(kind, where), session=self._session
         )
 
+    async def get_many(self, kind: type[D], document_ids: Collection[str]) -> list[D]:
+        """Return those of the documents that there are."""
+        return await self.find(kind, {"id": In(tuple(document_ids))}, limit=len(document_ids))
+
     async def seen(self, group: str, event_ids: Collection[str]) -> set[str]:
         """Return which of these events the group has applied."""
         ids = {inbox_id(group, event_id): event_id for event_id in event_ids}

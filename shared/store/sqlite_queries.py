@@ -2,7 +2,10 @@
 
 import sqlite3
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
+
+import orjson
 
 from shared.errors import StoreUnavailableError, raise_not_found
 from shared.store.conditions import check_field, check_many, parameter
@@ -21,7 +24,10 @@ from shared.turns import in_turns
 
 D = TypeVar("D", bound=Document)
 
+_NUL = r"\u0000"
 
+
+@lru_cache(maxsize=1000)
 def column_of(name: str) -> str:
     """Return the SQL expression of a document's field. Raises ValueError for what is no field."""
     check_field(name)
@@ -36,6 +42,14 @@ def table(kind: type[Document]) -> str:
 def items_table(kind: type[Document], name: str) -> str:
     """Return the table that indexes the items of a list field."""
     return f'"m_{kind.collection}_{name}"'
+
+
+def as_list(values: Collection[str]) -> str:
+    """Return values as one parameter, of which `json_each` makes a table again.
+
+    For hundreds of them SQLite takes less than half of what it takes for as many parameters.
+    """
+    return orjson.dumps([*values]).decode()
 
 
 def conditions(
@@ -122,6 +136,24 @@ class Reads:
             sql += " WHERE " + " AND ".join(clauses)
         order = f"id {direction}" if column == "id" else f"{column} {direction}, id {direction}"
         sql += f" ORDER BY {order} LIMIT {int(limit)}"
+        return await self._documents(kind, sql, parameters)
+
+    async def get_many(self, kind: type[D], document_ids: Collection[str]) -> list[D]:
+        """Return those of the documents that there are, in no order."""
+        wanted = as_list(document_ids)
+        if _NUL in wanted:
+            # For SQLite it ends a text in JSON.
+            return await self.find(kind, {"id": In(tuple(document_ids))}, limit=len(document_ids))
+        # Joined, for `IN` would first sort them into a table of its own.
+        sql = (
+            f"SELECT body FROM json_each(?) AS wanted CROSS JOIN {table(kind)} AS kept"  # noqa: S608
+            " ON kept.id = wanted.value"
+        )
+        return await self._documents(kind, sql, (wanted,))
+
+    async def _documents(
+        self, kind: type[D], sql: str, parameters: Sequence[str | int | float | None]
+    ) -> list[D]:
         # As `model_validate_json` does, without its own part of each call.
         read = kind.__pydantic_validator__.validate_json
         found: list[D] = []
@@ -138,9 +170,11 @@ class Reads:
 
     async def seen(self, group: str, event_ids: Collection[str]) -> set[str]:
         """Return which of these events the group has applied."""
-        marks = ", ".join("?" * len(event_ids))
-        sql = f"SELECT event_id FROM inbox WHERE consumer_group = ? AND event_id IN ({marks})"  # noqa: S608
-        rows = self._query(sql, (group, *event_ids))
+        sql = (
+            "SELECT event_id FROM json_each(?) AS told CROSS JOIN inbox"
+            " ON consumer_group = ? AND event_id = told.value"
+        )
+        rows = self._query(sql, (as_list(event_ids), group))
         return {event_id for (event_id,) in rows}
 
 

@@ -2,14 +2,13 @@
 
 import json
 import sqlite3
-from collections import defaultdict
 from datetime import UTC, datetime
 
 from shared.clock import format_instant
 from shared.errors import StaleWriteError, UniqueViolationError
 from shared.store.conditions import many_fields
 from shared.store.port import Document
-from shared.store.sqlite_queries import items_table, table
+from shared.store.sqlite_queries import as_list, items_table, table
 from shared.store.transaction import Commit
 
 Row = tuple[str | int, ...]
@@ -22,15 +21,10 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
     """
     for kind in dict.fromkeys(key[0] for key in (*commit.deletes, *commit.puts)):
         _write_kind(connection, commit, kind)
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for group, event_id in commit.inbox:
-        groups[group].append(event_id)
     try:
-        for group, event_ids in groups.items():
-            # One statement for thousands of ids takes a third of the time that as many take.
+        for group, event_ids in commit.inbox.items():
             connection.execute(
-                "INSERT INTO inbox SELECT ?, value FROM json_each(?)",
-                (group, json.dumps(event_ids)),
+                "INSERT INTO inbox SELECT ?, value FROM json_each(?)", (group, as_list(event_ids))
             )
     except sqlite3.IntegrityError as error:
         raise StaleWriteError("another delivery of the same event was applied meanwhile") from error

@@ -1,6 +1,7 @@
 """A transaction's unit of work: what it reads over its own writes, and what it wants written."""
 
 import random
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, cast
@@ -11,7 +12,7 @@ from shared.events.envelope import Envelope, Event, data_schema
 from shared.events.topics import MAX_EVENT_BYTES
 from shared.ids import new_event_id
 from shared.store.conditions import meets, parameter, sort_key
-from shared.store.port import NO_CONDITIONS, Document, In, Reader, Scalar, Where
+from shared.store.port import NO_CONDITIONS, Document, Reader, Scalar, Where
 from shared.tracing import current_trace
 from shared.turns import in_turns
 
@@ -63,12 +64,13 @@ class Commit:
     deletes: dict[tuple[type[Document], str], int] = field(default_factory=dict)
     # The version each written document had when this transaction began: 0 for a new one.
     bases: dict[tuple[type[Document], str], int] = field(default_factory=dict)
-    inbox: dict[tuple[str, str], None] = field(default_factory=dict)
+    # Ids of events, in order, by consumer group.
+    inbox: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     outgoing: list[Outgoing] = field(default_factory=list)
     bodies: dict[tuple[type[Document], str], str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.puts or self.deletes or self.inbox or self.outgoing)
+        return bool(self.puts or self.deletes or any(self.inbox.values()) or self.outgoing)
 
     async def encode(self) -> None:
         """Make the bodies. Raises ValueError for a document that could not be read back."""
@@ -81,6 +83,10 @@ class Commit:
 
 class SnapshotReads(Reader, Protocol):
     """What an adapter reads for a transaction: one snapshot, without the transaction's writes."""
+
+    async def get_many(self, kind: type[D], document_ids: Collection[str]) -> list[D]:
+        """Return those of the documents that there are, in any order."""
+        ...
 
     async def seen(self, group: str, event_ids: Collection[str]) -> set[str]:
         """Return which of these events the group has applied."""
@@ -119,7 +125,7 @@ class BufferedTransaction:
         for document_id in wanted:
             loaded[kind, document_id] = None
         found: dict[str, D] = {}
-        for document in await self._reads.find(kind, {"id": In(wanted)}, limit=len(wanted)):
+        for document in await self._reads.get_many(kind, wanted):
             loaded[kind, document.id] = found[document.id] = document
         if self.commit:
             for document_id in wanted:
@@ -253,12 +259,11 @@ class BufferedTransaction:
         if not event_ids:
             return []
         seen = await self._reads.seen(group, event_ids)
-        inbox = self.commit.inbox
+        inbox = self.commit.inbox[group]
         found: list[bool] = []
         for event_id in event_ids:
-            key = (group, event_id)
-            new = event_id not in seen and key not in inbox
+            new = event_id not in seen and event_id not in inbox
             if new:
-                inbox[key] = None
+                inbox[event_id] = None
             found.append(new)
         return found

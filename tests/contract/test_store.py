@@ -642,6 +642,16 @@ async def test_what_is_got_at_once_is_what_would_be_read(store: Store) -> None:
     assert await ids(store, {}) == ["a", "c"]
 
 
+@pytest.mark.parametrize("name", ["a'b", '"\\', "é 😀", "a\0b", "\\u0000"])
+async def test_an_id_of_any_characters_is_found_among_many(store: Store, name: str) -> None:
+    await store.transact(put_cards, Card(id=name, rank=1), Card(id="a"))
+
+    async def batch(tx: Transaction) -> None:
+        assert (await tx.get_many(Card, ["none", name, "b"])).keys() == {name}
+
+    await store.transact(batch)
+
+
 async def test_of_no_ids_there_are_no_documents(store: Store) -> None:
     async def nothing(tx: Transaction) -> None:
         assert await tx.get_many(Card, []) == {}
