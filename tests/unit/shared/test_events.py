@@ -19,7 +19,7 @@ from tests.support.golden import golden, golden_envelope, golden_event, golden_r
 
 every_event = pytest.mark.parametrize("kind", EVENT_CLASSES, ids=lambda kind: kind.name)
 
-words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
 def _headers(**changed: bytes | None) -> list[tuple[str, bytes | None]]:
@@ -110,9 +110,8 @@ def test_a_missing_attribute_is_refused_by_name(attribute: str) -> None:
         ("ce_id", b"x" * 65),
         ("ce_id", b"a\0b"),
         ("ce_subject", b"x" * 201),
-        ("ce_subject", b"a\x1fb"),
-        ("ce_program", b"a\x7f"),
-        ("ce_correlationid", "a\x9f".encode()),
+        ("ce_id", b"a\x7f"),
+        ("ce_id", "a\x9f".encode()),
         ("ce_source", b"matching"),
         ("ce_source", b"/upward/eu/matching/"),
         ("ce_type", b"paired"),
