@@ -95,8 +95,8 @@ bench: java setup .cluster/.installed .cluster/peers/.installed  ## pipeline and
 	@$(RUN)upward bench pipeline $(ARGS)
 	@$(RUN)upward bench matching
 
-fuzz: setup  ## schemathesis with many examples on every route
-	@$(RUN)pytest -n 2 -m "long and not cluster" tests/e2e $(PYTEST_ARGS)
+fuzz: setup  ## schemathesis with many examples on every route; companies of 20,000 checked in plain Python
+	@$(RUN)pytest -n 2 -m "long and not cluster" tests/e2e tests/unit $(PYTEST_ARGS)
 
 demo: setup  ## a year of a real organization in a minute; ARGS=--exit ends instead of serving
 	@$(RUN)upward demo $(ARGS)
