@@ -697,14 +697,15 @@ def match_round(
     policy: Annotated[Path, typer.Option("--policy", dir_okay=False, help="Its policy, TOML.")],
 ) -> None:
     """Rebuild what a round was run on out of an export of the event log, to run it again."""
+    from deploy.matching import FileError
     from deploy.past_round import past_round, policy_toml
 
     _must_have_folder(pool)
     _must_have_folder(policy)
     try:
         past = past_round(log, round_id)
-    except UpwardError as error:
-        fail(error.detail, "`upward events export` writes the log.")
+    except FileError as error:
+        fail(str(error), "`upward events export` writes the log.")
     pool.write_text("".join(one.model_dump_json() + "\n" for one in past.pool))
     policy.write_text(policy_toml(past.policy))
     err.print(

@@ -56,7 +56,7 @@ def read_policy(file: Path) -> Policy:
         told = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileError(f"{file}: not TOML: {error}") from error
-    return _checked(Policy, told, str(file))
+    return checked(Policy, told, str(file))
 
 
 def read_pool(file: Path) -> Iterator[Candidate]:
@@ -64,10 +64,11 @@ def read_pool(file: Path) -> Iterator[Candidate]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield _checked(Candidate, line, f"{file}:{number}")
+                yield checked(Candidate, line, f"{file}:{number}")
 
 
-def _checked(kind: type[M], told: bytes | Json, where: str) -> M:
+def checked(kind: type[M], told: bytes | Json, where: str) -> M:
+    """Read a model from JSON or values. Raises FileError naming where, the field and the rule."""
     try:
         if isinstance(told, bytes):
             return kind.model_validate_json(told)

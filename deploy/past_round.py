@@ -1,16 +1,18 @@
 """A round's pool as it was, out of the event log: whoever doubts a round can run it again."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import AwareDatetime, BaseModel
 
 from deploy.client import Json
-from services.matching.domain.pool import PoolMember, Seat
+from deploy.matching import FileError, checked
+from services.matching.domain.pool import PoolMember
 from services.matching.domain.program import Program
 from services.matching.engine.model import Candidate, Policy, Snapshot
-from shared.errors import UpwardError
 from shared.events.envelope import Event
 from shared.events.pairs import (
     PairDeclined,
@@ -25,15 +27,32 @@ from shared.events.pairs import (
 )
 from shared.events.participants import ParticipantEvent, ParticipantState, Role
 from shared.events.programs import ProgramClosed, ProgramPublished
-from shared.events.registry import EVENT_CLASSES
+from shared.events.registry import EVENTS_BY_TYPE
 
-_CLASSES = {kind.type(): kind for kind in EVENT_CLASSES}
+V = TypeVar("V")
 
 
-class RoundUnknownError(UpwardError):
-    """The log does not hold the round's end, or not when it began."""
+class _Line(BaseModel):
+    """A line of the export, as far as it matters here."""
 
-    code = "round_unknown"
+    id: str
+    type: str
+    subject: str
+    time: AwareDatetime
+    program: str | None = None
+    aggregateversion: int
+    data: Json
+
+    def event(self, where: str) -> Event:
+        """Return what it tells. Raises FileError."""
+        return checked(EVENTS_BY_TYPE[self.type], self.data, where)
+
+
+class _Known(dict[str, V]):
+    """What the log has told of so far."""
+
+    def __missing__(self, key: str) -> V:
+        raise FileError(f"tells of {key}, of which no line before it does")
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,6 @@ class PastRound:
     completed: RoundCompleted
     policy: Policy
     pool: list[Candidate]
-    proposed: list[PairProposed]
     declined: int
     proven: bool
 
@@ -58,8 +76,8 @@ class _World:
     """A program as matching knew it: events of all services, and what its own have made of it."""
 
     program: Program
-    members: dict[str, PoolMember] = field(default_factory=dict)
-    pairs: dict[str, PairState] = field(default_factory=dict)
+    members: _Known[PoolMember] = field(default_factory=_Known)
+    pairs: _Known[PairState] = field(default_factory=_Known)
     declined: int = 0
 
     def apply(self, event: Event, version: int) -> None:
@@ -74,8 +92,9 @@ class _World:
                 self.members[known.id] = known.apply(event, version)
             case PairProposed():
                 self.pairs[event.pair_id] = event
+                # Proposals of a round are facts: whoever pauses at that moment has one, too.
                 for who, role in _roles(event):
-                    self._seat(who, role, Seat(pair_id=event.pair_id))
+                    self.members[who] = self.members[who].seated(role, event.pair_id)
             case Paired():
                 for who, persons in _partners(event):
                     self.members[who] = self.members[who].paired_with(persons)
@@ -105,12 +124,6 @@ class _World:
         for who, role in _roles(self.pairs[pair_id]):
             self.members[who] = self.members[who].leave_seat(role, pair_id, ended_at)
 
-    def _seat(self, who: str, role: Role, seat: Seat) -> None:
-        # Proposals of a round are facts: whoever pauses at that moment has one, too.
-        held = self.members[who].seat(role).model_copy(update={"pair_id": seat.pair_id})
-        place = "mentor_seat" if role == "mentor" else "mentee_seat"
-        self.members[who] = self.members[who].changed(**{place: held})
-
 
 def _roles(pair: PairState) -> list[tuple[str, Role]]:
     mentees: list[tuple[str, Role]] = [(side.participant_id, "mentee") for side in pair.mentees]
@@ -126,49 +139,53 @@ def _partners(pair: PairState) -> list[tuple[str, tuple[str, ...]]]:
 def past_round(log: Path, round_id: str) -> PastRound:
     """Rebuild what a round was run on out of an export of the log (`upward events export`).
 
-    Blocks on the disk. Raises RoundUnknownError, and KeyError or ValueError for what is no export.
+    Blocks on the disk. Raises FileError where the log does not tell the round's end, or not when
+    it began, and naming the line of what is no export or not from the log's beginning on.
     """
-    completed = next(
-        (event for event in _read(log, {RoundCompleted.type()}) if event["subject"] == round_id),
-        None,
-    )
-    if completed is None:
-        raise RoundUnknownError(f"{log} does not tell the end of a round {round_id}.")
-    end = RoundCompleted.model_validate(completed["data"])
+    told, end = _end(log, round_id)
     if end.started_at is None:
-        raise RoundUnknownError(f"{log} does not tell when the round {round_id} began.")
-    world = _World(Program(id=end.program_id))
-    mine: dict[str, PairProposed] = {}
-    for told in _read(log, _CLASSES):
-        if told["program"] != end.program_id:
+        raise FileError(f"{log} does not tell when the round {round_id} began.")
+    world, mine = _World(Program(id=end.program_id)), set[str]()
+    for where, line in _read(log, EVENTS_BY_TYPE):
+        if line.program != end.program_id:
             continue
-        event = _CLASSES[told["type"]].model_validate(told["data"])
+        event = line.event(where)
         if isinstance(event, PairProposed) and event.round_id == round_id:
-            mine[event.pair_id] = event
+            mine.add(event.pair_id)
         elif isinstance(event, PairState | PairEvent) and event.pair_id in mine:
             # An answer may come before the rest of the round is proposed.
             pass
-        elif datetime.fromisoformat(told["time"]) <= end.started_at:
-            world.apply(event, told["aggregateversion"])
-        if told["id"] == completed["id"]:
+        elif line.time <= end.started_at:
+            try:
+                world.apply(event, line.aggregateversion)
+            except FileError as error:
+                raise FileError(f"{where}: {error}") from error
+        if line.id == told.id:
             break
     policy, pool = world.program.policy(end.started_at), world.pool(end.started_at)
     snapshot = Snapshot()
     for candidate in pool:
         snapshot.add(candidate)
-    proven = snapshot.id(policy) == end.snapshot
-    return PastRound(end, policy, pool, list(mine.values()), world.declined, proven)
+    return PastRound(end, policy, pool, world.declined, snapshot.id(policy) == end.snapshot)
 
 
-def _read(log: Path, types: Iterable[str]) -> Iterator[Json]:
-    """Yield events of these types once each, though the log may hold one twice after a kill."""
-    wanted, seen = set(types), set[str]()
+def _end(log: Path, round_id: str) -> tuple[_Line, RoundCompleted]:
+    for where, line in _read(log, {RoundCompleted.type()}):
+        if line.subject == round_id:
+            return line, checked(RoundCompleted, line.data, where)
+    raise FileError(f"{log} does not tell the end of a round {round_id}.")
+
+
+def _read(log: Path, types: Container[str]) -> Iterator[tuple[str, _Line]]:
+    """Yield where events of these types are, and them: once, though a kill may leave one twice."""
+    seen = set[str]()
     with log.open("rb") as lines:
-        for line in lines:
-            told = json.loads(line)
-            if told["type"] in wanted and told["id"] not in seen:
-                seen.add(told["id"])
-                yield told
+        for number, text in enumerate(lines, 1):
+            where = f"{log}:{number}"
+            line = checked(_Line, text, where)
+            if line.type in types and line.id not in seen:
+                seen.add(line.id)
+                yield where, line
 
 
 def policy_toml(policy: Policy) -> str:

@@ -196,8 +196,11 @@ class PoolMember(Document):
             return self
         if not self.available(role):
             raise RuleViolationError("The participant is not available.", code="not_available")
-        seated = self._with_seat(role, self.seat(role).model_copy(update={"pair_id": pair_id}))
-        return seated.changed(unmatched=None, explained=None)
+        return self.seated(role, pair_id).changed(unmatched=None, explained=None)
+
+    def seated(self, role: Role, pair_id: str) -> Self:
+        """Hold the place for a proposal that is a fact, whatever else became of them."""
+        return self._with_seat(role, self.seat(role).model_copy(update={"pair_id": pair_id}))
 
     def paired_with(self, persons: Iterable[str]) -> Self:
         """Remember partners for ever, from the moment that the pair exists."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from services.matching.engine.columns import Ints, Lists, Longs
+from services.matching.engine.columns import Ints, Lists, Longs, Offers
 from services.matching.engine.estimate import estimated_prices
 from services.matching.engine.instance import NEVER, Instance, sample
 from services.matching.engine.model import MAX_SCORE
@@ -42,15 +42,7 @@ class Kernels(Protocol):
 
     def best_columns(self, inst: Instance, prices: Ints, keep: int) -> tuple[Ints, Ints]: ...
 
-    def auction(
-        self,
-        starts: Longs,
-        objects: Ints,
-        values: Longs,
-        seat_starts: Longs,
-        asked: Longs,
-        step: int,
-    ) -> tuple[Longs, Ints]: ...
+    def auction(self, offers: Offers, asked: Longs, step: int) -> tuple[Longs, Ints]: ...
 
     def widen(
         self, inst: Instance, wanting: Ints, seat_starts: Longs, owners: Ints, free_seats: Ints
@@ -110,16 +102,6 @@ def assign(inst: Instance, kernels: Kernels, watch: Watch = UNWATCHED) -> Assign
     return replace(rounds.result(), limited=limited)
 
 
-@dataclass(frozen=True)
-class Offers:
-    """What bidders would give: `values` of each one's `objects`, which have one seat or more."""
-
-    starts: Longs
-    objects: Ints
-    values: Longs
-    seat_starts: Longs
-
-
 def sell(kernels: Kernels, offers: Offers, known: Longs, step: int) -> tuple[Longs, Ints]:
     """Sell the seats by auction; return their prices and who bought each, -1 for nobody.
 
@@ -134,9 +116,7 @@ def sell(kernels: Kernels, offers: Offers, known: Longs, step: int) -> tuple[Lon
         margin = _MARGIN * last
         while True:
             asked = np.maximum(prices - margin, 0)
-            found, bidders = kernels.auction(
-                offers.starts, offers.objects, offers.values, offers.seat_starts, asked, stage
-            )
+            found, bidders = kernels.auction(offers, asked, stage)
             free = bidders < 0
             few = _WASTE * int(found[free].sum()) <= max(stage, SCALE) * int((~free).sum())
             if few or not asked.any():

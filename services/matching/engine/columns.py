@@ -72,6 +72,16 @@ class Lists:
         return Lists(self.values[np.repeat(self.starts[people], lengths) + within], lengths)
 
 
+@dataclass(frozen=True)
+class Offers:
+    """What bidders would give: `values` of each one's `objects`, which have one seat or more."""
+
+    starts: Longs
+    objects: Ints
+    values: Longs
+    seat_starts: Longs
+
+
 class _Growing:
     """Lists in the making, without an object for each."""
 

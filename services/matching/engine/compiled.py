@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit, prange
 
-from services.matching.engine.columns import Ints, Longs
+from services.matching.engine.columns import Ints, Longs, Offers
 from services.matching.engine.instance import (
     BARRED,
     CROSS_REGION,
@@ -488,19 +488,13 @@ class Compiled:
         best_columns(inst.rows, inst.columns, inst.tables, inst.barred, prices, keep, found, scores)
         return found, scores
 
-    def auction(
-        self,
-        starts: Longs,
-        objects: Ints,
-        values: Longs,
-        seat_starts: Longs,
-        asked: Longs,
-        step: int,
-    ) -> tuple[Longs, Ints]:
+    def auction(self, offers: Offers, asked: Longs, step: int) -> tuple[Longs, Ints]:
         """Return the seats' prices, none below what is asked, and their owners, -1 for none."""
         prices = asked.copy()
-        owners = np.full(seat_starts[-1], -1, dtype=np.int32)
-        auction(starts, objects, values, seat_starts, step, prices, owners)
+        owners = np.full(offers.seat_starts[-1], -1, dtype=np.int32)
+        auction(
+            offers.starts, offers.objects, offers.values, offers.seat_starts, step, prices, owners
+        )
         return prices, owners
 
     def widen(

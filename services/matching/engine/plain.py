@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from services.matching.engine.columns import Ints, Longs
+from services.matching.engine.columns import Ints, Longs, Offers
 from services.matching.engine.instance import (
     BARRED,
     CROSS_REGION,
@@ -86,16 +86,9 @@ class Plain:
             scores[row, : len(allowed)] = told[allowed]
         return found, scores
 
-    def auction(
-        self,
-        starts: Longs,
-        objects: Ints,
-        values: Longs,
-        seat_starts: Longs,
-        asked: Longs,
-        step: int,
-    ) -> tuple[Longs, Ints]:
+    def auction(self, offers: Offers, asked: Longs, step: int) -> tuple[Longs, Ints]:
         """Return the seats' prices, none below what is asked, and their owners, -1 for none."""
+        starts, seat_starts = offers.starts, offers.seat_starts
         prices = asked.copy()
         owners = np.full(seat_starts[-1], -1, dtype=np.int32)
         cheapest = np.minimum.reduceat(prices, seat_starts[:-1])
@@ -103,12 +96,12 @@ class Plain:
         while queue:
             bidder = queue.popleft()
             mine = slice(starts[bidder], starts[bidder + 1])
-            things = objects[mine]
-            nets = values[mine] - cheapest[things]
+            things = offers.objects[mine]
+            nets = offers.values[mine] - cheapest[things]
             chosen = int(nets.argmax()) if len(nets) else -1
             if chosen < 0 or nets[chosen] < 0:
                 continue
-            thing, most, value = things[chosen], nets[chosen], values[mine][chosen]
+            thing, most, value = things[chosen], nets[chosen], offers.values[mine][chosen]
             nets[chosen] = 0
             next_most = max(int(nets.max()), 0)
             seats = np.arange(seat_starts[thing], seat_starts[thing + 1])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from services.matching.engine.assignment import FINE, SCALE, Kernels, Offers, assign, sell
-from services.matching.engine.columns import Lists, pack
+from services.matching.engine.assignment import FINE, SCALE, Kernels, assign, sell
+from services.matching.engine.columns import Lists, Offers, pack
 from services.matching.engine.compiled import fill_block, fill_points
 from services.matching.engine.instance import Barred, Instance, Side, Tables, instance
 from services.matching.engine.large import compile_all, default_kernels

@@ -146,9 +146,38 @@ def test_the_rounds_own_proposals_and_their_answers_are_not_before_it(tmp_path: 
 def test_a_log_without_the_round_is_refused_with_the_reason(tmp_path: Path, missing: str) -> None:
     end = completed(FREE, RULES)
     changes = {"round_id": "other"} if missing == "the round" else {"started_at": None}
-    log = log_of(tmp_path, end=end.model_copy(update=changes))
-    files = ["--out", str(tmp_path / "pool"), "--policy", str(tmp_path / "policy")]
+    refused(log_of(tmp_path, end=end.model_copy(update=changes)), "does not tell")
+
+
+def refused(log: Path, reason: str) -> None:
+    files = ["--out", str(log.parent / "pool"), "--policy", str(log.parent / "policy")]
     done = CliRunner().invoke(app, ["match", "round", str(log), "--round", "round", *files])
-    assert done.exit_code == 1
-    assert "does not tell" in " ".join(done.output.split())
-    assert not (tmp_path / "pool").exists()
+    # The terminal's lines break anywhere in a path.
+    said = "".join(done.output.split())
+    assert (done.exit_code, "".join(reason.split()) in said) == (1, True), said
+    assert not (log.parent / "pool").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("no JSON", "events.ndjson:2: Invalid JSON"),
+        ('{"id": "1"}', "events.ndjson:2: type: Field required"),
+        ('{"data": {}}', "events.ndjson:2: program_id: Field required"),
+    ],
+)
+def test_what_is_no_export_is_refused_with_its_line_and_field(
+    tmp_path: Path, line: str, reason: str
+) -> None:
+    log = log_of(tmp_path, end=completed(FREE, RULES))
+    lines = log.read_text().splitlines()
+    if line.startswith('{"data'):
+        line = json.dumps(json.loads(lines[1]) | json.loads(line))
+    log.write_text("\n".join([lines[0], line, *lines[2:]]))
+    refused(log, reason)
+
+
+def test_a_log_without_its_beginning_is_refused(tmp_path: Path) -> None:
+    no = PairDeclined(pair_id="pair-before", program_id="program", at=NOW)
+    log = log_of(tmp_path, no, end=completed(FREE, RULES))
+    refused(log, "events.ndjson:4: tells of pair-before, of which no line before it does")

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from services.matching.engine.assignment import FINE, SCALE, Kernels, Offers, sell
-from services.matching.engine.columns import Ints, pack
+from services.matching.engine.assignment import FINE, SCALE, Kernels, sell
+from services.matching.engine.columns import Ints, Offers, pack
 from services.matching.engine.compiled import Compiled
 from services.matching.engine.constraints import forbidden
 from services.matching.engine.grid import Grid
