@@ -111,7 +111,7 @@ class Task:
     @property
     def batch(self) -> int:
         """How much those that work in batches take at once: as much as Upward does."""
-        return 2000 if self.mongodb is None else 500
+        return 4000 if self.mongodb is None else 500
 
     def ledger(self) -> Ledger:
         """Open the store."""
