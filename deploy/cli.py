@@ -780,7 +780,7 @@ def _letter(service: str, letter_id: str) -> str:
 def bench(
     name: str,
     events: Annotated[
-        int, typer.Option("--events", min=3000, help="Of `pipeline`: how long the backlog is.")
+        int, typer.Option("--events", min=10_000, help="Of `pipeline`: how long the backlog is.")
     ] = 20_000,
     stage: Annotated[
         list[str] | None,

@@ -117,6 +117,7 @@ _of_many = itemgetter(
 _of_one = itemgetter("ce_id", "ce_subject", "ce_time", "ce_aggregateversion")
 _LINKS = ("ce_causationid", "ce_correlationid", "ce_traceparent")
 _REQUIRED = 11
+_OF_THE_BROKER = "correlation_id"  # FastStream sends it along
 _TIME = re.compile(rb"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z")
 _VERSION = re.compile(rb"[1-9]\d{0,8}")
 
@@ -142,7 +143,7 @@ def _read_plain(headers: Sequence[tuple[str, bytes | None]]) -> Envelope | None:
         links = [values[name].decode() if name in values else None for name in _LINKS]
     except (KeyError, TypeError, AttributeError, ValueError):
         return None
-    if len(headers) != _REQUIRED + 3 - links.count(None):
+    if len(headers) != _REQUIRED + 3 - links.count(None) + (_OF_THE_BROKER in values):
         # One comes twice, or is nobody's.
         return None
     specversion, source, kind, content_type, schema, program, region = common

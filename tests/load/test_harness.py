@@ -81,7 +81,7 @@ async def test_reporting_refuses_nothing_of_a_history_and_any_batches_give_the_s
 @pytest.mark.timeout(600)
 async def test_every_stage_measures_something(kafka: KafkaCluster) -> None:
     # `kafka` stands for the tools being there: the benchmark starts servers of its own.
-    bench = await bench_pipeline(Options(events=3000, repetitions=1))
+    bench = await bench_pipeline(Options(events=10_000, repetitions=1))
 
     assert [stage.name for stage in bench.stages] == list(STAGES)
     for stage in bench.stages:

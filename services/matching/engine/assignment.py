@@ -16,6 +16,7 @@ from services.matching.engine.columns import Ints, Lists, Longs, Offers
 from services.matching.engine.estimate import estimated_prices
 from services.matching.engine.instance import NEVER, Instance, sample
 from services.matching.engine.model import MAX_SCORE
+from services.matching.engine.optimum import Graph, best_owners, proving_prices
 from services.matching.engine.pairs import pair_scores
 from services.matching.engine.watch import UNWATCHED, Progress, Watch
 
@@ -28,9 +29,15 @@ shows where to look, and in all after it."""
 _STEPS = (64, 16, 4, 1)
 _MARGIN = 10
 _WASTE = 32
-_KEEP = 64
-_SAMPLE = 4_000
-_KEEP_OF_SAMPLE = 1_000
+PROVED = 5_000 * 5_000
+"""Up to so many pairs, the best that is remembered is found, and proved to be the best of all."""
+_KEEP, _OTHERS = 48, 16
+"""How many pairs of each row are remembered: the best, and some others. Where many people are
+alike, all rows have the same best, and only the others lead to everybody."""
+_KEEP_TO_PROVE = 32
+_SAMPLES = (1_000, 4_000)
+_SAMPLED = 5
+_KEEP_OF_SAMPLE = 8
 _MOST_ROUNDS = 8
 _LARGE_BONUS = 2 * MAX_SCORE
 _RESIGNED = 20
@@ -40,7 +47,9 @@ _RESIGNED = 20
 class Kernels(Protocol):
     """The inner loops, compiled or plain: the same answers."""
 
-    def best_columns(self, inst: Instance, prices: Ints, keep: int) -> tuple[Ints, Ints]: ...
+    def best_columns(
+        self, inst: Instance, prices: Ints, keep: int, others: int = 0, turn: int = 0
+    ) -> tuple[Ints, Ints]: ...
 
     def auction(self, offers: Offers, asked: Longs, step: int) -> tuple[Longs, Ints]: ...
 
@@ -64,42 +73,73 @@ class Assignment:
     limited: bool = False
 
 
-def assign(inst: Instance, kernels: Kernels, watch: Watch = UNWATCHED) -> Assignment:
-    """Match as many as can be, then with as high a total as the tolerance asks for.
+def assign(
+    inst: Instance, kernels: Kernels, watch: Watch = UNWATCHED, *, proved_up_to: int = PROVED
+) -> Assignment:
+    """Match as many as can be, then with the highest total; where the places of the one side and
+    of the other make more than `proved_up_to` pairs, with one as high as the tolerance asks for.
 
     When the watch's time is up, the best of the rounds until then is returned; one there is always.
     """
     watch.hear(Progress("learning prices", 0.0, None))
     prices, bonus = _first_guess(inst, kernels)
     rounds = _Rounds(inst, kernels)
+    prove = rounds.places <= proved_up_to
+    keep = _KEEP_TO_PROVE if prove else _KEEP
     watch.hear(Progress("looking at all pairs", 0.05, None))
-    rounds.look(prices, _KEEP)
+    rounds.look(prices, keep)
     watch.hear(Progress("bidding", 0.3, None))
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
     rounds.bid(bonus, COARSE)
     watch.hear(Progress("looking at all pairs", 0.4, None))
-    rounds.look(rounds.prices(), _KEEP)
-    bonus = 0
-    done, limited = 0.6, False
+    rounds.look(rounds.prices(), keep)
+    limited = (_prove if prove else _approach)(rounds, keep, watch)
+    return replace(rounds.result(), limited=limited)
+
+
+def _prove(rounds: "_Rounds", keep: int, watch: Watch) -> bool:
+    """Find the best of what is remembered until no pair is better; return whether time was up.
+
+    Column generation: while something better is among the other pairs, the best of each row at
+    the prices that prove the best so far are remembered, too, and one of them is new.
+    """
+    done = 0.6
+    while True:
+        watch.hear(Progress("proving", done, rounds.gap()))
+        bonus, prices = rounds.solve()
+        if rounds.widen():
+            rounds.remember_matching()
+            bonus, prices = rounds.solve()
+        rounds.look(prices, keep)
+        rounds.judge(prices, bonus)
+        if rounds.missing() == 0:
+            return False
+        if watch.expired():
+            return True
+        done += (0.95 - done) / 2
+
+
+def _approach(rounds: "_Rounds", keep: int, watch: Watch) -> bool:
+    """Bid for what is remembered until it is near the bound; return whether time was up."""
+    done, bonus = 0.6, 0
     for _ in range(_MOST_ROUNDS):
         watch.hear(Progress("bidding", done, rounds.gap()))
         rounds.bid(bonus, FINE)
         prices = rounds.prices()
         missed = rounds.widen()
-        rounds.look(prices, _KEEP)
+        rounds.look(prices, keep)
         rounds.judge(prices, bonus)
         # Nearly always the first of these rounds is the last but one, or the last.
         done += (0.95 - done) / 2
         if rounds.good_enough():
             break
-        limited = watch.expired()
-        if limited:
-            break
+        if watch.expired():
+            return True
         if missed:
             # Pairs were missed for the sake of points: from now on one more is worth more.
             bonus = 4 * bonus or _LARGE_BONUS
-    return replace(rounds.result(), limited=limited)
+    return False
 
 
 def sell(kernels: Kernels, offers: Offers, known: Longs, step: int) -> tuple[Longs, Ints]:
@@ -131,9 +171,12 @@ def _first_guess(inst: Instance, kernels: Kernels) -> tuple[Ints, int]:
 
     Both are learned from drawn people, among whom nearly all pairs are looked at.
     """
-    smaller, sampled = sample(inst, _SAMPLE)
+    people = max(len(inst.row_seats), len(inst.column_seats))
+    most = min(max(people // _SAMPLED, _SAMPLES[0]), _SAMPLES[1])
+    smaller, sampled = sample(inst, most)
     rounds = _Rounds(smaller, kernels)
-    rounds.look(np.zeros(len(sampled), dtype=np.int32), _KEEP_OF_SAMPLE)
+    keep = most // _KEEP_OF_SAMPLE
+    rounds.look(np.zeros(len(sampled), dtype=np.int32), keep, keep)
     rounds.bid(_LARGE_BONUS, COARSE)
     _, columns, scores = rounds.matching()
     prices = rounds.prices()
@@ -159,22 +202,58 @@ class _Rounds:
         self._seat_prices: Longs = np.zeros(len(self._column_of), dtype=np.int64)
         self._owners: Ints = np.full(len(self._column_of), -1, dtype=np.int32)
         self._best: Assignment | None = None
+        self._looks = 0
 
-    def look(self, prices: Ints, keep: int) -> None:
-        """Look at all pairs and remember, for each row, those that are best at these prices."""
+    def look(self, prices: Ints, keep: int, others: int = _OTHERS) -> None:
+        """Look at all pairs and remember, for each row, those that are best at these prices, and
+        others.
+        """
         # The bound counts the best of as many columns as a row has places: all of them are kept.
         keep = min(max(keep, 2 * int(self._inst.row_seats.max(initial=1))), self._width)
-        found, scores = self._kernels.best_columns(self._inst, prices, keep)
+        others = min(others, self._width)
+        found, scores = self._kernels.best_columns(
+            self._inst, prices, keep, others, turn=self._looks
+        )
+        self._looks += 1
         self._nets = np.where(found >= 0, scores - prices[found], NEVER)
         known = found >= 0
         rows = np.arange(len(found), dtype=np.int64)[:, None] * self._width
         pairs = (rows + found)[known]
+        self._remember(pairs, scores[known])
+
+    def remember_matching(self) -> None:
+        """Remember the pairs of the matching, too."""
+        rows, columns, scores = self.matching()
+        pairs = rows.astype(np.int64) * self._width + columns
+        order = np.argsort(pairs)
+        self._remember(pairs[order], scores[order])
+
+    def _remember(self, pairs: Longs, scores: Ints) -> None:
         fresh = np.isin(pairs, self._pairs, assume_unique=True, invert=True, kind="sort")
         pairs = np.concatenate([self._pairs, pairs[fresh]])
         # Two runs that are sorted: merging them takes no longer than reading them.
         order = np.argsort(pairs, kind="stable")
         self._pairs = pairs[order]
-        self._scores = np.concatenate([self._scores, scores[known][fresh]])[order]
+        self._scores = np.concatenate([self._scores, scores[fresh]])[order]
+
+    @property
+    def places(self) -> int:
+        """How many pairs of a row's and a column's seat there are."""
+        return len(self._row_of) * len(self._column_of)
+
+    def solve(self) -> tuple[int, Ints]:
+        """Match what is remembered as well as can be; return the bonus and the prices that prove
+        it.
+        """
+        graph = Graph(
+            rows=self._pairs // self._width,
+            columns=self._pairs % self._width,
+            scores=self._scores.astype(np.int64),
+            row_seats=self._inst.row_seats.astype(np.int64),
+            column_seats=self._inst.column_seats.astype(np.int64),
+        )
+        self._owners = best_owners(graph)
+        return graph.base, proving_prices(graph, self._owners)
 
     def bid(self, bonus: int, step: int) -> None:
         """Match what is remembered; each pair is worth its score and the bonus."""
@@ -196,9 +275,13 @@ class _Rounds:
         self._owners = np.where(bidders >= 0, self._row_of[bidders], -1).astype(np.int32)
 
     def prices(self) -> Ints:
-        """Return what each column's cheapest seat costs, in points, rounded up."""
+        """Return what each column's cheapest seat costs, in whole points.
+
+        There are best prices in whole points, and bids raise prices: without their parts, those of
+        people who are alike are the same.
+        """
         cheapest = np.minimum.reduceat(self._seat_prices, self._seat_starts[:-1])
-        return (-(-cheapest // SCALE)).astype(np.int32)
+        return (cheapest // SCALE).astype(np.int32)
 
     def widen(self) -> int:
         """Make the matching as large as it can be; return how many pairs that took."""
@@ -240,8 +323,12 @@ class _Rounds:
     def good_enough(self) -> bool:
         """Return whether the best is so near the bound that nobody needs another round."""
         assert self._best is not None
-        missing = self._best.bound - int(self._best.scores.sum())
-        return 1000 * missing <= TOLERANCE_PER_MILLE * self._best.bound
+        return 1000 * self.missing() <= TOLERANCE_PER_MILLE * self._best.bound
+
+    def missing(self) -> int:
+        """Return how many points the best may lack."""
+        assert self._best is not None
+        return self._best.bound - int(self._best.scores.sum())
 
     def gap(self) -> float | None:
         """Return how far the best is from the bound; None before there is one."""

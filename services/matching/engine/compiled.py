@@ -26,6 +26,7 @@ from services.matching.engine.instance import (
     Instance,
     Side,
     Tables,
+    first_others,
 )
 from services.matching.engine.reasons import MOST, NOBODY
 from services.matching.engine.score import DEPARTMENT, FAR_APART, LEVELS
@@ -176,12 +177,15 @@ def _keep_best(keys: Longs, count: int, keep: int) -> None:
 
 @_compiled()
 def _take(
-    raw: Ints, start: int, end: int, keys: Longs, count: Integer, least: Integer, keep: int
-) -> tuple[Integer, Integer]:
+    raw: Ints, start: int, end: int, keys: Longs, count: Integer, least: Integer, keep: int,
+    row: int, width: int,
+) -> tuple[Integer, Integer]:  # fmt: skip
     """Add to `keys` what is above `least`; return what is now, and how many keys there are.
 
-    A key is score less price, and then the column, the first one being the largest.
+    A key is score less price, and then the column, counted from the row's own number on: where
+    many are alike, all rows would remember the same few.
     """
+    first = row % width
     floor = np.int32(least >> 32)
     for strip in range(0, end - start, _STRIP):
         stop = min(strip + _STRIP, end - start)
@@ -193,7 +197,9 @@ def _take(
             continue
         for x in range(strip, stop):
             if raw[x] >= floor:
-                key = (np.int64(raw[x]) << 32) | (_LAST - (start + x))
+                steps = start + x - first
+                steps = steps if steps >= 0 else steps + width
+                key = (np.int64(raw[x]) << 32) | (_LAST - steps)
                 if key > least:
                     keys[count] = key
                     count += 1
@@ -207,14 +213,29 @@ def _take(
     return least, count
 
 
+@_compiled()
+def _take_any(
+    scores: Ints, start: int, end: int, first: Integer, any_of: Longs, count: Integer, most: int
+) -> Integer:
+    """Add columns from `first` on that are allowed, with their scores; return how many there are
+    now.
+    """
+    for x in range(max(first - start, 0), end - start):
+        if count == most:
+            break
+        if scores[x] >= 0:
+            any_of[count] = (np.int64(start + x) << 32) | np.int64(scores[x])
+            count += 1
+    return count
+
+
 @_compiled(parallel=True)
 def best_columns(
     rows: Side, columns: Side, t: Tables, barred: Barred, prices: Ints, keep: int,
-    found: Ints, scores: Ints,
+    firsts: Ints, others: int, found: Ints, scores: Ints,
 ) -> None:  # fmt: skip
-    """Write each row's `keep` columns with the most score less price, in the columns' order.
-
-    Where there are fewer, -1 follows.
+    """Write each row's `keep` columns with the most score less price, and `others` that are
+    allowed, from the row's first on, in the columns' order. Where there are fewer, -1 follows.
     """
     n_rows, n_columns = len(rows.level), len(columns.level)
     for chunk in prange((n_rows + _CHUNK - 1) // _CHUNK):
@@ -225,6 +246,8 @@ def best_columns(
         keys = np.empty((last - first, 4 * keep), np.int64)
         counts = np.zeros(last - first, np.int64)
         leasts = np.full(last - first, np.int64(NEVER >> 1) << 32)
+        any_of = np.empty((last - first, others), np.int64)
+        any_counts = np.zeros(last - first, np.int64)
         # A block of columns for all rows of the chunk: it is read from the nearest cache.
         for start in range(0, n_columns, _BLOCK):
             end = min(n_columns, start + _BLOCK)
@@ -237,13 +260,19 @@ def best_columns(
                 if not some:
                     continue
                 fill_block(row, rows, columns, t, barred, points, start, end, sums, raw)
+                place = row - first
+                if any_counts[place] < others and firsts[row] < end:
+                    any_counts[place] = _take_any(
+                        raw, start, end, firsts[row], any_of[place], any_counts[place], others
+                    )
                 asked = prices[start:end]
                 for x in range(end - start):
                     raw[x] -= asked[x]
-                place = row - first
                 leasts[place], counts[place] = _take(
-                    raw, start, end, keys[place], counts[place], leasts[place], keep
-                )
+                    raw, start, end, keys[place], counts[place], leasts[place], keep,
+                    row, n_columns,
+                )  # fmt: skip
+        told = np.empty(keep + others, np.int64)
         for row in range(first, last):
             best = keys[row - first]
             count = counts[row - first]
@@ -251,17 +280,20 @@ def best_columns(
                 _keep_best(best, count, keep)
                 count = np.int64(keep)
             for at in range(count):
-                net = np.int32(best[at] >> 32)
-                best[at] = ((_LAST - (best[at] & _LAST)) << 32) | (np.int64(net) - NEVER)
-            best[:count].sort()
-            for at in range(keep):
-                if at < count:
-                    c = best[at] >> 32
-                    found[row, at] = c
-                    scores[row, at] = (best[at] & _LAST) + NEVER + prices[c]
-                else:
-                    found[row, at] = -1
-                    scores[row, at] = NEVER
+                c = (_LAST - (best[at] & _LAST) + row) % n_columns
+                told[at] = (c << 32) | ((best[at] >> 32) + prices[c])
+            more = any_counts[row - first]
+            told[count : count + more] = any_of[row - first, :more]
+            count += more
+            told[:count].sort()
+            place = 0
+            for at in range(count):
+                if at == 0 or told[at] != told[at - 1]:
+                    found[row, place] = told[at] >> 32
+                    scores[row, place] = told[at] & _LAST
+                    place += 1
+            found[row, place:] = -1
+            scores[row, place:] = NEVER
 
 
 @_compiled()
@@ -481,11 +513,19 @@ def broken_rules(
 class Compiled:
     """The kernels as the rounds call them."""
 
-    def best_columns(self, inst: Instance, prices: Ints, keep: int) -> tuple[Ints, Ints]:
-        """Return each row's best columns at these prices and their scores, -1 where fewer."""
-        found = np.empty((len(inst.rows.level), keep), dtype=np.int32)
+    def best_columns(
+        self, inst: Instance, prices: Ints, keep: int, others: int = 0, turn: int = 0
+    ) -> tuple[Ints, Ints]:
+        """Return each row's best columns at these prices, and others, and their scores; -1 where
+        there are fewer.
+        """
+        found = np.empty((len(inst.rows.level), keep + others), dtype=np.int32)
         scores = np.empty_like(found)
-        best_columns(inst.rows, inst.columns, inst.tables, inst.barred, prices, keep, found, scores)
+        firsts = first_others(len(found), len(inst.columns.level), others, turn)
+        best_columns(
+            inst.rows, inst.columns, inst.tables, inst.barred,
+            prices, keep, firsts, others, found, scores,
+        )  # fmt: skip
         return found, scores
 
     def auction(self, offers: Offers, asked: Longs, step: int) -> tuple[Longs, Ints]:

@@ -21,6 +21,7 @@ from services.matching.engine.score import (
 )
 
 NEVER = -(1 << 29)
+_BEFORE = 4
 """Less than any score, with room for prices below it: the pair is not allowed."""
 
 BARRED = 255
@@ -358,6 +359,15 @@ def part(side: Side, chosen: NDArray[np.intp]) -> Side:
         percent=np.ascontiguousarray(side.percent[:, chosen]),
         met=np.ascontiguousarray(side.met[:, chosen]),
     )
+
+
+def first_others(rows: int, columns: int, others: int, turn: int) -> Ints:
+    """Return the column from which on each row takes `others` that are allowed: another one in
+    each `turn`, and somewhat before the first column as often as within, so that it has its share.
+    """
+    drawn = (np.arange(rows, dtype=np.int64) * 0x9E3779B1 + turn * 0x85EBCA77) & 0xFFFFFFFF
+    before = min(_BEFORE * others, columns)
+    return (((drawn * (columns + before)) >> 32) - before).astype(np.int32)
 
 
 def sample(inst: Instance, size: int) -> tuple[Instance, NDArray[np.intp]]:

@@ -1,4 +1,4 @@
-"""Pools that are too large to hold every pair: near the optimum, and proved how near."""
+"""Pools of any size, no matrix of all pairs: the optimum, or near it, and proved how near."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from services.matching.engine.assignment import Assignment, Kernels, assign
+from services.matching.engine.assignment import PROVED, Assignment, Kernels, assign
 from services.matching.engine.columns import Columns, pack
 from services.matching.engine.constraints import applied_rules
 from services.matching.engine.instance import RULE_ORDER, Instance, instance, sample, swapped
@@ -42,10 +42,13 @@ def solve_large(
     seed: int,
     kernels: Kernels | None = None,
     watch: Watch = UNWATCHED,
+    *,
+    proved_up_to: int = PROVED,
 ) -> Result:
     """Do what `solve` does, for pools of any size, with a total within `gap` of the largest.
 
-    As many are matched as can be. Raises RepeatedError for a repeated participant.
+    As many are matched as can be; up to so many pairs of places the gap is none. Raises
+    RepeatedError for a repeated participant.
     """
     columns = pack(pool, seed, policy.term_middle)
     inst = instance(columns, policy)
@@ -54,7 +57,7 @@ def solve_large(
         none = np.zeros(0, dtype=np.int32)
         found = Assignment(none, none, none, 0)
     else:
-        found = assign(inst, kernels, watch)
+        found = assign(inst, kernels, watch, proved_up_to=proved_up_to)
     watch.hear(Progress("explaining", 0.95, None))
     terms = pair_terms(inst, found.rows, found.columns)
     mentors, mentees = _ids(columns, inst, found)

@@ -20,6 +20,7 @@ from services.matching.engine.instance import (
     SAME_DEPARTMENT,
     WORKING_HOURS,
     Instance,
+    first_others,
 )
 from services.matching.engine.reasons import NOBODY, distances
 from services.matching.engine.score import DEPARTMENT, FAR_APART, LEVELS
@@ -71,19 +72,27 @@ def _other_way_round(inst: Instance, row: int) -> NDArray[np.bool_]:
 class Plain:
     """The kernels as the rounds call them."""
 
-    def best_columns(self, inst: Instance, prices: Ints, keep: int) -> tuple[Ints, Ints]:
-        """Return each row's best columns at these prices and their scores, -1 where fewer."""
-        found = np.full((len(inst.rows.level), keep), -1, dtype=np.int32)
+    def best_columns(
+        self, inst: Instance, prices: Ints, keep: int, others: int = 0, turn: int = 0
+    ) -> tuple[Ints, Ints]:
+        """Return each row's best columns at these prices, and others, and their scores; -1 where
+        there are fewer.
+        """
+        found = np.full((len(inst.rows.level), keep + others), -1, dtype=np.int32)
         scores = np.full_like(found, NEVER)
+        firsts = first_others(len(found), len(inst.columns.level), others, turn)
         for row in range(len(found)):
             told = row_scores(inst, row)
-            allowed = np.flatnonzero(told >= 0)
-            keys = ((told[allowed] - prices[allowed]).astype(np.int64) << 32) | (_LAST - allowed)
+            best = allowed = np.flatnonzero(told >= 0)
+            # Among equals each row begins at another column.
+            steps = (allowed - row) % len(told)
+            keys = ((told[allowed] - prices[allowed]).astype(np.int64) << 32) | (_LAST - steps)
             if len(keys) > keep:
-                allowed = allowed[np.argpartition(keys, len(keys) - keep)[len(keys) - keep :]]
-                allowed.sort()
-            found[row, : len(allowed)] = allowed
-            scores[row, : len(allowed)] = told[allowed]
+                best = allowed[np.argpartition(keys, len(keys) - keep)[len(keys) - keep :]]
+            more = np.searchsorted(allowed, firsts[row])
+            chosen = np.union1d(best, allowed[more : more + others])
+            found[row, : len(chosen)] = chosen
+            scores[row, : len(chosen)] = told[chosen]
         return found, scores
 
     def auction(self, offers: Offers, asked: Longs, step: int) -> tuple[Longs, Ints]:

@@ -14,7 +14,6 @@ from services.matching.engine.grid import Grid, Mask
 from services.matching.engine.instance import RULE_ORDER
 from services.matching.engine.large import solve_large
 from services.matching.engine.model import (
-    MAX_SCORE,
     Candidate,
     Explanation,
     FoundPair,
@@ -24,6 +23,7 @@ from services.matching.engine.model import (
     RuleCode,
     UnmatchedCode,
 )
+from services.matching.engine.optimum import pair_base
 from services.matching.engine.pairs import found_pairs, mean
 from services.matching.engine.reasons import NOBODY, code_of, distances, explanation
 from services.matching.engine.score import Points, term_points
@@ -31,10 +31,8 @@ from services.matching.engine.watch import UNWATCHED, Watch
 from shared.events.pairs import RoleCounts
 from shared.events.programs import ScoreTerm
 
-DENSE = 2_500 * 2_500
-"""Up to here all pairs at once are faster than looking for the good ones, and proved optimal."""
-
-_EXACT = 2**53  # up to here every integer has its own float64
+DENSE = 500 * 500
+"""Up to here all pairs at once are faster than looking for the good ones."""
 
 
 def solve(pool: Sequence[Candidate], policy: Policy, seed: int, watch: Watch = UNWATCHED) -> Result:
@@ -47,8 +45,9 @@ def solve(pool: Sequence[Candidate], policy: Policy, seed: int, watch: Watch = U
     Two peers who could each mentor the other are only considered one way round, which the seed
     chooses, so that no two pairs join the same people.
 
-    Small pools are solved exactly, as matrices of mentors by mentees; larger ones within the
-    `gap` that comes with their result (`solve_large`). Blocking, for minutes where the pool is a
+    Small pools are solved as matrices of mentors by mentees, larger ones without (`solve_large`):
+    those of thousands to the optimum, too, and others within the `gap` that comes with their
+    result. Blocking, for minutes where the pool is a
     whole company: run it off the event loop, and `watch` it.
 
     Raises RepeatedError for a repeated participant.
@@ -183,26 +182,13 @@ def _assign(
     )
     if not rows.size:
         return rows, columns
-    # A pair's value is above all that any other choice of pairs could gain in points, so that
-    # one pair more is always better; a pair that is not allowed is worth nothing.
+    # A pair that is not allowed is worth nothing.
     base = pair_base(min(len(rows), len(columns)))
     places = np.ix_(rows, columns)
     values = np.where(allowed[places], total[places] + float(base), 0.0)
     chosen_rows, chosen_columns = linear_sum_assignment(values, maximize=True)
     worth = values[chosen_rows, chosen_columns] > 0
     return rows[chosen_rows[worth]], columns[chosen_columns[worth]]
-
-
-def pair_base(most_pairs: int) -> int:
-    """Return the points that one pair more is worth, where at most `most_pairs` are possible.
-
-    Raises OverflowError where the solver's sums could leave the integers that float64 holds: its
-    dual prices stay within one value of zero, and it adds four such numbers at most.
-    """
-    base = most_pairs * MAX_SCORE + 1
-    if 4 * (base + MAX_SCORE) >= _EXACT:
-        raise OverflowError(f"{most_pairs} pairs are too many for an exact solution")
-    return base
 
 
 def _pairs(

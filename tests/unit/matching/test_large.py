@@ -1,4 +1,6 @@
 import random
+from collections.abc import Callable
+from functools import partial
 
 import numba
 import numpy as np
@@ -14,16 +16,22 @@ from services.matching.engine.constraints import forbidden
 from services.matching.engine.grid import Grid
 from services.matching.engine.instance import instance
 from services.matching.engine.large import solve_large
-from services.matching.engine.model import Candidate, Policy
+from services.matching.engine.model import Candidate, Policy, Result
 from services.matching.engine.plain import Plain, row_scores
 from services.matching.engine.score import term_points
 from services.matching.engine.solve import solve_dense
+from services.matching.engine.watch import Watch
 from tests.load.matching.pools import pool as drawn
 from tests.unit.matching.builders import mentee, mentor, policy, topics
 from tests.unit.matching.oracle import explain, may_pair, score, unknown
 from tests.unit.matching.strategies import POLICIES, check_near, people
 
 KERNELS: list[Kernels] = [Compiled(), Plain()]
+Solver = Callable[..., Result]
+# As pools are solved that are too large to be solved to the optimum.
+nearly = partial(solve_large, proved_up_to=0)
+BOTH: list[Solver] = [solve_large, nearly]
+SOLVERS = st.sampled_from(BOTH)
 
 
 def crowd(mentors: int, mentees: int, seed: int, **fields: object) -> list[Candidate]:
@@ -121,7 +129,7 @@ def test_as_many_are_matched_as_can_be_and_the_total_is_as_near_as_it_says(
     mentors: list[Candidate], mentees: list[Candidate], rules: Policy, seed: int
 ) -> None:
     pool = [*mentors, *mentees]
-    found, exact = solve_large(pool, rules, seed), solve_dense(pool, rules, seed)
+    found, exact = nearly(pool, rules, seed), solve_dense(pool, rules, seed)
     check_near(found, pool, rules)
     assert found.matched.mentees == exact.matched.mentees
     assert found.objective <= exact.objective <= found.bound
@@ -133,28 +141,42 @@ def test_as_many_are_matched_as_can_be_and_the_total_is_as_near_as_it_says(
         assert found.explained.get(who) == exact.explained.get(who)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(people("a"), people("b"), POLICIES, st.integers(0, 3))
-def test_without_numba_the_result_is_the_same(
+def test_a_pool_of_thousands_at_most_has_the_best_total_proved(
     mentors: list[Candidate], mentees: list[Candidate], rules: Policy, seed: int
 ) -> None:
     pool = [*mentors, *mentees]
-    one, other = (solve_large(pool, rules, seed, kernels) for kernels in KERNELS)
+    found, exact = solve_large(pool, rules, seed), solve_dense(pool, rules, seed)
+    assert (found.matched.mentees, found.objective) == (exact.matched.mentees, exact.objective)
+    assert (found.bound, found.gap) == (found.objective, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(people("a"), people("b"), POLICIES, st.integers(0, 3), SOLVERS)
+def test_without_numba_the_result_is_the_same(
+    mentors: list[Candidate], mentees: list[Candidate], rules: Policy, seed: int, solver: Solver
+) -> None:
+    pool = [*mentors, *mentees]
+    one, other = (solver(pool, rules, seed, kernels) for kernels in KERNELS)
     assert one == other
 
 
+@pytest.mark.parametrize("solver", BOTH, ids=["proved", "nearly"])
 @pytest.mark.parametrize("both", [0, 20])
-def test_a_crowd_is_matched_the_same_by_any_kernel_order_and_number_of_threads(both: int) -> None:
+def test_a_crowd_is_matched_the_same_by_any_kernel_order_and_number_of_threads(
+    both: int, solver: Solver
+) -> None:
     rules = policy(min_level_gap=0 if both else 2)
     pool = crowd(120, 90, 3, capacity=2)
     pool += [p.model_copy(update={"role": "both", "participant_id": f"b{n}", "person_id": f"pb{n}"})
              for n, p in enumerate(pool[:both])]  # fmt: skip
-    expected = solve_large(pool, rules, 5, KERNELS[1])
+    expected = solver(pool, rules, 5, KERNELS[1])
     threads = numba.get_num_threads()
     try:
         for number in range(1, threads + 1):
             numba.set_num_threads(number)
-            assert solve_large(pool[::-1], rules, 5, KERNELS[0]) == expected
+            assert solver(pool[::-1], rules, 5, KERNELS[0]) == expected
     finally:
         numba.set_num_threads(threads)
     exact = solve_dense(pool, rules, 5)
@@ -207,14 +229,16 @@ def test_a_round_equals_an_integer_programs_optimum_and_a_plain_checkers_scores(
         if (one.role, other.role) == ("mentor", "mentee") and may_pair(one, other, rules)
     }
     most, points = highs(scores, {person.participant_id: person.capacity for person in pool})
-    exact, large = solve_dense(pool, rules, seed), solve_large(pool, rules, seed)
-    assert (exact.matched.mentees, exact.objective) == (most, points)
-    assert large.matched.mentees == most
-    assert large.objective <= points <= large.bound
-    for pair in (*exact.pairs, *large.pairs):
+    dense, proved, near = (one(pool, rules, seed) for one in (solve_dense, solve_large, nearly))
+    for exact in (dense, proved):
+        assert (exact.matched.mentees, exact.objective) == (most, points)
+    assert proved.gap == 0
+    assert near.matched.mentees == most
+    assert near.objective <= points <= near.bound
+    for pair in (*dense.pairs, *proved.pairs, *near.pairs):
         told = [score(by_id[pair.mentor_id], by_id[who], rules) for who in pair.mentee_ids]
         assert pair.terms == {term: sum(one[term] for one in told) for term in pair.terms}
-    for result in (exact, large):
+    for result in (dense, proved, near):
         assert result.explained.keys() == {
             who for who in result.unmatched if not unknown(by_id[who])
         }
@@ -223,10 +247,11 @@ def test_a_round_equals_an_integer_programs_optimum_and_a_plain_checkers_scores(
             assert (why.eligible, why.excluded, nearest) == explain(by_id[who], pool, rules)
 
 
-def test_the_seed_chooses_among_equals() -> None:
+@pytest.mark.parametrize("solver", BOTH, ids=["proved", "nearly"])
+def test_the_seed_chooses_among_equals(solver: Solver) -> None:
     pool = [*(mentor(f"m{n}") for n in range(4)), *(mentee(f"s{n}") for n in range(4))]
     found = {
-        tuple((pair.mentor_id, pair.mentee_ids) for pair in solve_large(pool, policy(), seed).pairs)
+        tuple((pair.mentor_id, pair.mentee_ids) for pair in solver(pool, policy(), seed).pairs)
         for seed in range(8)
     }
     assert len(found) > 2
@@ -234,7 +259,7 @@ def test_the_seed_chooses_among_equals() -> None:
 
 def test_a_pool_of_hundreds_is_within_the_tolerance_of_the_optimum() -> None:
     pool = crowd(500, 450, 4)
-    found, exact = solve_large(pool, policy(), 1), solve_dense(pool, policy(), 1)
+    found, exact = nearly(pool, policy(), 1), solve_dense(pool, policy(), 1)
     check_near(found, pool, policy())
     assert found.matched == exact.matched
     assert exact.objective <= found.bound
@@ -242,10 +267,29 @@ def test_a_pool_of_hundreds_is_within_the_tolerance_of_the_optimum() -> None:
     assert found.gap <= 0.002
 
 
+@pytest.mark.parametrize("solver", BOTH, ids=["proved", "nearly"])
+@pytest.mark.parametrize("mentees", [300, 360])
+def test_people_of_few_kinds_are_matched_at_once(solver: Solver, mentees: int) -> None:
+    # All but department, level, region and line is the same: everybody's best are the same few.
+    like: dict[str, Candidate] = {}
+    pool = []
+    for one in drawn(300, mentees, 1):
+        first = like.setdefault(one.role, one)
+        kept = one.model_dump(include={"participant_id", "person_id", "department", "level"})
+        lines = one.model_dump(include={"region", "country", "manager_chain"})
+        pool.append(first.model_copy(update=kept | lines))
+    stages: list[str] = []
+    found = solver(pool, policy(), 1, watch=Watch(lambda progress: stages.append(progress.stage)))
+    exact = solve_dense(pool, policy(), 1)
+    assert (found.matched.mentees, found.objective) == (exact.matched.mentees, exact.objective)
+    assert found.gap <= 0.0001
+    assert len(stages) <= 8
+
+
 @pytest.mark.parametrize("places", [20, 100])
 def test_the_bound_holds_for_mentors_of_many_places(places: int) -> None:
     pool = crowd(6, 8 * places, 5, capacity=places)
-    found, exact = solve_large(pool, policy(), 1), solve_dense(pool, policy(), 1)
+    found, exact = nearly(pool, policy(), 1), solve_dense(pool, policy(), 1)
     assert found.matched.mentees == exact.matched.mentees
     assert found.objective <= exact.objective <= found.bound
     assert found.gap <= 0.002
@@ -258,7 +302,8 @@ def test_who_could_be_matched_is_although_others_would_have_more_points() -> Non
         others = tuple(p.person_id for place, p in enumerate(pool[:12]) if place not in (n, n + 1))
         pool.append(mentor(f"m{n}", vetoes=others))
     for kernels in KERNELS:
-        assert solve_large(pool, policy(), 1, kernels).matched.mentees == 12
+        for solver in BOTH:
+            assert solver(pool, policy(), 1, kernels).matched.mentees == 12
 
 
 @pytest.mark.parametrize("sides", [([], []), ([mentor("m")], []), ([], [mentee("s")])])

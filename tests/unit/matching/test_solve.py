@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from services.matching.engine.grid import Grid
 from services.matching.engine.model import Candidate, Policy
+from services.matching.engine.optimum import pair_base
 from services.matching.engine.score import term_points
-from services.matching.engine.solve import assess, pair_base, solve
+from services.matching.engine.solve import assess, solve
 from shared.events.pairs import RoleCounts
 from tests.unit.matching.builders import mentee, mentor, policy, topics
 from tests.unit.matching.oracle import best, may_pair

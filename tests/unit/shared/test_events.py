@@ -152,7 +152,11 @@ values = st.binary(max_size=70) | st.sampled_from(
     st.lists(
         st.tuples(st.sampled_from([name for name, _ in _headers()]), st.none() | values), max_size=3
     ),
-    st.lists(st.tuples(st.sampled_from(["ce_later", "ce_id", "x-other"]), st.none() | values)),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["ce_later", "ce_id", "x-other", "correlation_id"]), st.none() | values
+        )
+    ),
     st.sets(st.sampled_from([name for name, _ in _headers()]), max_size=2),
 )
 def test_however_headers_are_read_the_envelope_is_what_its_rules_make_of_them(
