@@ -267,20 +267,19 @@ def test_a_pool_of_hundreds_is_within_the_tolerance_of_the_optimum() -> None:
     assert found.gap <= 0.002
 
 
-@pytest.mark.parametrize("solver", BOTH, ids=["proved", "nearly"])
-@pytest.mark.parametrize("mentees", [300, 360])
-def test_people_of_few_kinds_are_matched_at_once(solver: Solver, mentees: int) -> None:
+@pytest.mark.parametrize("mentees", [1600, 1700])
+def test_people_of_few_kinds_are_matched_at_once(mentees: int) -> None:
     # All but department, level, region and line is the same: everybody's best are the same few.
     like: dict[str, Candidate] = {}
     pool = []
-    for one in drawn(300, mentees, 1):
+    for one in drawn(1600, mentees, 1):
         first = like.setdefault(one.role, one)
         kept = one.model_dump(include={"participant_id", "person_id", "department", "level"})
         lines = one.model_dump(include={"region", "country", "manager_chain"})
         pool.append(first.model_copy(update=kept | lines))
     stages: list[str] = []
-    found = solver(pool, policy(), 1, watch=Watch(lambda progress: stages.append(progress.stage)))
-    exact = solve_dense(pool, policy(), 1)
+    watch = Watch(lambda progress: stages.append(progress.stage))
+    found, exact = nearly(pool, policy(), 1, watch=watch), solve_large(pool, policy(), 1)
     assert (found.matched.mentees, found.objective) == (exact.matched.mentees, exact.objective)
     assert found.gap <= 0.0001
     assert len(stages) <= 8
