@@ -34,7 +34,6 @@ PROVED = 5_000 * 5_000
 _KEEP, _OTHERS = 48, 16
 """How many pairs of each row are remembered: the best, and some others. Where many people are
 alike, all rows have the same best, and only the others lead to everybody."""
-_KEEP_TO_PROVE = 32
 _SAMPLES = (1_000, 4_000)
 _SAMPLED = 5
 _KEEP_OF_SAMPLE = 8
@@ -84,21 +83,20 @@ def assign(
     watch.hear(Progress("learning prices", 0.0, None))
     prices, bonus = _first_guess(inst, kernels)
     rounds = _Rounds(inst, kernels)
-    prove = rounds.places <= proved_up_to
-    keep = _KEEP_TO_PROVE if prove else _KEEP
     watch.hear(Progress("looking at all pairs", 0.05, None))
-    rounds.look(prices, keep)
+    rounds.look(prices, _KEEP)
     watch.hear(Progress("bidding", 0.3, None))
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
     rounds.bid(bonus, COARSE)
     watch.hear(Progress("looking at all pairs", 0.4, None))
-    rounds.look(rounds.prices(), keep)
-    limited = (_prove if prove else _approach)(rounds, keep, watch)
+    rounds.look(rounds.prices(), _KEEP)
+    finish = _prove if rounds.places <= proved_up_to else _approach
+    limited = finish(rounds, watch)
     return replace(rounds.result(), limited=limited)
 
 
-def _prove(rounds: "_Rounds", keep: int, watch: Watch) -> bool:
+def _prove(rounds: "_Rounds", watch: Watch) -> bool:
     """Find the best of what is remembered until no pair is better; return whether time was up.
 
     Column generation: while something better is among the other pairs, the best of each row at
@@ -111,7 +109,7 @@ def _prove(rounds: "_Rounds", keep: int, watch: Watch) -> bool:
         if rounds.widen():
             rounds.remember_matching()
             bonus, prices = rounds.solve()
-        rounds.look(prices, keep)
+        rounds.look(prices, _KEEP)
         rounds.judge(prices, bonus)
         if rounds.missing() == 0:
             return False
@@ -120,7 +118,7 @@ def _prove(rounds: "_Rounds", keep: int, watch: Watch) -> bool:
         done += (0.95 - done) / 2
 
 
-def _approach(rounds: "_Rounds", keep: int, watch: Watch) -> bool:
+def _approach(rounds: "_Rounds", watch: Watch) -> bool:
     """Bid for what is remembered until it is near the bound; return whether time was up."""
     done, bonus = 0.6, 0
     for _ in range(_MOST_ROUNDS):
@@ -128,7 +126,7 @@ def _approach(rounds: "_Rounds", keep: int, watch: Watch) -> bool:
         rounds.bid(bonus, FINE)
         prices = rounds.prices()
         missed = rounds.widen()
-        rounds.look(prices, keep)
+        rounds.look(prices, _KEEP)
         rounds.judge(prices, bonus)
         # Nearly always the first of these rounds is the last but one, or the last.
         done += (0.95 - done) / 2

@@ -17,7 +17,6 @@ from services.matching.engine.compiled import fill_block, fill_points
 from services.matching.engine.instance import Barred, Instance, Side, Tables, instance
 from services.matching.engine.large import compile_all, default_kernels
 from services.matching.engine.pairs import pair_scores
-from services.matching.engine.solve import DENSE, solve_dense
 from tests.load.matching.pools import POLICY, Shape, pool
 
 KEEP = 32
@@ -75,16 +74,6 @@ def measure(
         "bound": found.bound,
         "gap": 1 - total / found.bound if found.bound else 0.0,
     }
-    if mentors * mentees <= DENSE:
-        people = list(pool(mentors, mentees, seed, shape))
-        started = time.perf_counter()
-        exact = solve_dense(people, POLICY, 1)
-        told |= {
-            "exact_seconds": time.perf_counter() - started,
-            "exact_objective": exact.objective,
-            "exact_pairs": exact.matched.mentees,
-            "exact_peak_mb": _peak_mb(),
-        }
     if "dense" in files:
         told["scoring_seconds"] = _write(inst, files["dense"])
     if "graph" in files:
