@@ -1,13 +1,22 @@
 """The command line against a running platform, as an operator types it."""
 
+import asyncio
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deploy.local.folder import DataFolder
+from shared.events.topics import PROGRAMS, TOPICS
+from shared.messaging.local_log import LocalLog
+from shared.messaging.local_producer import LocalProducer
 from tests.support.demo import ROOT, DemoRun
 
 ROSTER = ROOT / "deploy" / "demo" / "roster" / "uk_fco_2011.csv"
@@ -21,10 +30,9 @@ def upward(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.fixture
-def platform(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """The options that name a running platform: its folder and its address."""
-    run = DemoRun(tmp_path)
+@contextmanager
+def serving(run: DemoRun) -> Iterator[tuple[str, str]]:
+    """Run a platform; yield the folder and the address that name it."""
     command = [sys.executable, "-m", "deploy.cli", "up", "--data", str(run.data)]
     process = subprocess.Popen(
         [*command, "--port", str(run.port)], cwd=ROOT, stdout=subprocess.DEVNULL
@@ -35,6 +43,23 @@ def platform(tmp_path: Path) -> Iterator[tuple[str, str]]:
     finally:
         process.terminate()
         assert process.wait(60) == 0
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    with serving(DemoRun(tmp_path)) as there:
+        yield there
+
+
+async def put_on_log(data: Path, topic: str, value: bytes) -> None:
+    log = LocalLog(DataFolder(data).log)
+    await log.open()
+    await log.create_topics({topic: TOPICS[topic].partitions})
+    producer = LocalProducer(log)
+    await producer.start()
+    await producer.send_and_wait(topic, value, key=b"k")
+    await producer.stop()
+    await log.close()
 
 
 def test_the_commands_of_the_readme_do_what_it_says(platform: tuple[str, str]) -> None:
@@ -52,3 +77,46 @@ def test_the_commands_of_the_readme_do_what_it_says(platform: tuple[str, str]) -
     refused = upward("rebuild", "--data", data)
     assert refused.returncode == 1
     assert "is in use by process" in " ".join(refused.stderr.split())
+
+
+def test_events_are_shown_as_they_come_until_ctrl_c(platform: tuple[str, str]) -> None:
+    data, url = platform
+    command = [sys.executable, "-m", "deploy.cli", "events", "tail", "--data", data]
+    tail = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert tail.stdout is not None
+    try:
+        upward("program", "publish", str(PROGRAM), "--data", data, "--url", url)
+        assert "upward.program-published.v1" in tail.stdout.readline()
+    finally:
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(30) == 0
+
+
+def test_a_dead_letter_is_shown_stays_until_it_can_be_applied_and_can_be_dropped(
+    tmp_path: Path,
+) -> None:
+    run = DemoRun(tmp_path)
+    run.data.mkdir()
+    asyncio.run(put_on_log(run.data, PROGRAMS, b"no event"))
+    with serving(run) as (data, url):
+        there = ("--data", data, "--url", url)
+        letter = first_letter("matching", there)
+        assert letter["reason"] == "envelope: specversion is missing"
+        shown = json.loads(upward("dlq", "show", "matching", letter["id"], *there).stdout)
+        assert shown["reason"] == letter["reason"]
+        assert upward("dlq", "retry", "matching", letter["id"], *there).returncode == 1
+        assert first_letter("matching", there)["id"] == letter["id"]
+        dropped = upward("dlq", "drop", "matching", letter["id"], *there)
+        assert "is dropped" in dropped.stdout
+        assert json.loads(upward("dlq", "list", "matching", *there, "--json").stdout) == []
+    rebuilt = upward("rebuild", "--data", str(run.data))
+    assert (rebuilt.returncode, "at the next `upward up`" in rebuilt.stdout) == (0, True)
+
+
+def first_letter(service: str, there: tuple[str, ...]) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        letters = json.loads(upward("dlq", "list", service, *there, "--json").stdout)
+        if letters:
+            return dict(letters[0])
+    raise AssertionError(f"{service} has no dead letter")
