@@ -13,6 +13,7 @@ from deploy.matching import FileError, checked
 from services.matching.domain.pool import PoolMember
 from services.matching.domain.program import Program
 from services.matching.engine.model import Candidate, Policy, Snapshot
+from shared.errors import UpwardError
 from shared.events.envelope import Event
 from shared.events.pairs import (
     PairDeclined,
@@ -162,7 +163,10 @@ def past_round(log: Path, round_id: str) -> PastRound:
                 raise FileError(f"{where}: {error}") from error
         if line.id == told.id:
             break
-    policy, pool = world.program.policy(end.started_at), world.pool(end.started_at)
+    try:
+        policy, pool = world.program.policy(end.started_at), world.pool(end.started_at)
+    except (UpwardError, ValueError, OverflowError) as error:
+        raise FileError(f"{log} does not tell the round's program as it was: {error}") from error
     snapshot = Snapshot()
     for candidate in pool:
         snapshot.add(candidate)

@@ -78,7 +78,9 @@ def assign(
     """Match as many as can be, then with the highest total; where the places of the one side and
     of the other make more than `proved_up_to` pairs, with one as high as the tolerance asks for.
 
-    When the watch's time is up, the best of the rounds until then is returned; one there is always.
+    When the watch's time is up, which is asked after each look at all pairs, the best until then
+    is returned; one there is always. Prices above a quarter of a billion would fall out of the
+    kernels' integers: proving takes 1,000 times the smaller side's places.
     """
     watch.hear(Progress("learning prices", 0.0, None))
     prices, bonus = _first_guess(inst, kernels)
@@ -105,10 +107,11 @@ def _prove(rounds: "_Rounds", watch: Watch) -> bool:
     done = 0.6
     while True:
         watch.hear(Progress("proving", done, rounds.gap()))
-        bonus, prices = rounds.solve()
+        rounds.solve()
         if rounds.widen():
             rounds.remember_matching()
-            bonus, prices = rounds.solve()
+            rounds.solve()
+        bonus, prices = rounds.proof()
         rounds.look(prices, _KEEP)
         rounds.judge(prices, bonus)
         if rounds.missing() == 0:
@@ -239,19 +242,23 @@ class _Rounds:
         """How many pairs of a row's and a column's seat there are."""
         return len(self._row_of) * len(self._column_of)
 
-    def solve(self) -> tuple[int, Ints]:
-        """Match what is remembered as well as can be; return the bonus and the prices that prove
-        it.
-        """
-        graph = Graph(
+    def solve(self) -> None:
+        """Match what is remembered as well as can be."""
+        self._owners = best_owners(self._graph())
+
+    def proof(self) -> tuple[int, Ints]:
+        """Return the bonus and the prices that prove what was solved."""
+        graph = self._graph()
+        return graph.base, proving_prices(graph, self._owners)
+
+    def _graph(self) -> Graph:
+        return Graph(
             rows=self._pairs // self._width,
             columns=self._pairs % self._width,
             scores=self._scores.astype(np.int64),
             row_seats=self._inst.row_seats.astype(np.int64),
             column_seats=self._inst.column_seats.astype(np.int64),
         )
-        self._owners = best_owners(graph)
-        return graph.base, proving_prices(graph, self._owners)
 
     def bid(self, bonus: int, step: int) -> None:
         """Match what is remembered; each pair is worth its score and the bonus."""

@@ -21,7 +21,6 @@ from services.matching.engine.score import (
 )
 
 NEVER = -(1 << 29)
-_BEFORE = 4
 """Less than any score, with room for prices below it: the pair is not allowed."""
 
 BARRED = 255
@@ -362,11 +361,12 @@ def part(side: Side, chosen: NDArray[np.intp]) -> Side:
 
 
 def first_others(rows: int, columns: int, others: int, turn: int) -> Ints:
-    """Return the column from which on each row takes `others` that are allowed: another one in
-    each `turn`, and somewhat before the first column as often as within, so that it has its share.
+    """Return the column from which on each row takes `others` that are allowed, another one in
+    each `turn`: drawn evenly from a few places before the first column to the last, so that the
+    first ones have their share.
     """
     drawn = (np.arange(rows, dtype=np.int64) * 0x9E3779B1 + turn * 0x85EBCA77) & 0xFFFFFFFF
-    before = min(_BEFORE * others, columns)
+    before = min(4 * others, columns)
     return (((drawn * (columns + before)) >> 32) - before).astype(np.int32)
 
 

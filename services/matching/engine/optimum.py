@@ -78,9 +78,10 @@ def best_owners(graph: Graph) -> Ints:
 def proving_prices(graph: Graph, owners: Ints) -> Ints:
     """Return the lowest prices of the columns at which every row owns what it likes best.
 
-    `owners` are the best ones. A pair is worth its score and the base, a free seat costs nothing,
-    and a row with a free place pays all that a pair is worth: so each price is the longest path in
-    the graph of who would take over from whom, found as by Bellman and Ford.
+    A pair is worth its score and the base, a free seat costs nothing, and a row with a free place
+    pays all that a pair is worth: so each price is the longest path in the graph of who would take
+    over from whom, found as by Bellman and Ford. Raises AssertionError for owners that are not
+    the best ones, whose paths have no end.
     """
     worth = graph.scores + graph.base
     width = len(graph.column_seats)
@@ -94,7 +95,7 @@ def proving_prices(graph: Graph, owners: Ints) -> Ints:
     wanted, starts = np.unique(graph.columns[by_column], return_index=True)
     bidders, offers = graph.rows[by_column], worth[by_column]
     prices = np.zeros(width, dtype=np.int64)
-    while len(wanted):
+    for _ in range(width + 1 if len(wanted) else 0):
         profits = np.full(len(graph.row_seats), worth.max())
         np.minimum.at(profits, rows, own - prices[columns])
         profits[has_place] = 0
@@ -102,6 +103,8 @@ def proving_prices(graph: Graph, owners: Ints) -> Ints:
         if (least <= prices[wanted]).all():
             break
         prices[wanted] = np.maximum(prices[wanted], least)
+    else:
+        assert not len(wanted), "the matching is not the best"
     return prices.astype(np.int32)
 
 

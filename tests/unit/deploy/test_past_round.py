@@ -181,3 +181,9 @@ def test_a_log_without_its_beginning_is_refused(tmp_path: Path) -> None:
     no = PairDeclined(pair_id="pair-before", program_id="program", at=NOW)
     log = log_of(tmp_path, no, end=completed(FREE, RULES))
     refused(log, "events.ndjson:4: tells of pair-before, of which no line before it does")
+
+
+def test_a_log_without_the_rounds_program_is_refused(tmp_path: Path) -> None:
+    log = log_of(tmp_path, end=completed(FREE, RULES))
+    log.write_text("\n".join(log.read_text().splitlines()[1:]))
+    refused(log, "does not tell the round's program as it was")
