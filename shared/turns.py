@@ -7,7 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_AT_ONCE = 100  # events or documents, which take a millisecond or two
+_AT_ONCE = 25  # events or documents, which take a millisecond at most
 
 
 async def in_turns(items: Iterable[T], at_once: int = _AT_ONCE) -> AsyncIterator[tuple[T, ...]]:
