@@ -175,8 +175,8 @@ class SqliteStore:
     so no lock is held while a handler runs.
     """
 
-    # What many events change is read and written once; nobody else wants it meanwhile. Twice as
-    # many save an eighth of a backlog's time; the turns between them stay as short.
+    # What many events change is read and written once; nobody else wants it meanwhile. Half as many
+    # take an eighth more of a backlog's time, and others have their turns as often.
     events_at_once = 4000
 
     def __init__(self, path: Path, *, service: str, region: str, clock: Clock) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from services.matching.engine.columns import Ints, Lists, Longs, Offers
+from services.matching.engine.columns import Ints, Lists, Longs, Offers, starts_of
 from services.matching.engine.estimate import estimated_prices
 from services.matching.engine.instance import NEVER, Instance, sample
 from services.matching.engine.model import MAX_SCORE
@@ -34,9 +34,10 @@ PROVED = 5_000 * 5_000
 _KEEP, _OTHERS = 48, 16
 """How many pairs of each row are remembered: the best, and some others. Where many people are
 alike, all rows have the same best, and only the others lead to everybody."""
-_SAMPLES = (1_000, 4_000)
-_SAMPLED = 5
+_SAMPLED, _SAMPLES = 5, (1_000, 4_000)
+"""One in so many of the larger side learns the first prices, but so many at least and at most."""
 _KEEP_OF_SAMPLE = 8
+"""One in so many of them is remembered as one of the best, and as many as others."""
 _MOST_ROUNDS = 8
 _LARGE_BONUS = 2 * MAX_SCORE
 _RESIGNED = 20
@@ -79,20 +80,20 @@ def assign(
     of the other make more than `proved_up_to` pairs, with one as high as the tolerance asks for.
 
     When the watch's time is up, which is asked after each look at all pairs, the best until then
-    is returned; one there is always. Prices above a quarter of a billion would fall out of the
-    kernels' integers: proving takes 1,000 times the smaller side's places.
+    is returned; one there is always. Proving makes prices of 1,000 points for each place of the
+    smaller side, and those above a quarter of a billion fall out of the kernels' integers.
     """
     watch.hear(Progress("learning prices", 0.0, None))
     prices, bonus = _first_guess(inst, kernels)
     rounds = _Rounds(inst, kernels)
     watch.hear(Progress("looking at all pairs", 0.05, None))
-    rounds.look(prices, _KEEP)
+    rounds.look(prices)
     watch.hear(Progress("bidding", 0.3, None))
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
     rounds.bid(bonus, COARSE)
     watch.hear(Progress("looking at all pairs", 0.4, None))
-    rounds.look(rounds.prices(), _KEEP)
+    rounds.look(rounds.prices())
     finish = _prove if rounds.places <= proved_up_to else _approach
     limited = finish(rounds, watch)
     return replace(rounds.result(), limited=limited)
@@ -107,13 +108,13 @@ def _prove(rounds: "_Rounds", watch: Watch) -> bool:
     done = 0.6
     while True:
         watch.hear(Progress("proving", done, rounds.gap()))
-        rounds.solve()
+        graph = rounds.solve()
         if rounds.widen():
             rounds.remember_matching()
-            rounds.solve()
-        bonus, prices = rounds.proof()
-        rounds.look(prices, _KEEP)
-        rounds.judge(prices, bonus)
+            graph = rounds.solve()
+        prices = rounds.proof(graph)
+        rounds.look(prices)
+        rounds.judge(prices, graph.base)
         if rounds.missing() == 0:
             return False
         if watch.expired():
@@ -129,12 +130,12 @@ def _approach(rounds: "_Rounds", watch: Watch) -> bool:
         rounds.bid(bonus, FINE)
         prices = rounds.prices()
         missed = rounds.widen()
-        rounds.look(prices, _KEEP)
+        rounds.look(prices)
         rounds.judge(prices, bonus)
         # Nearly always the first of these rounds is the last but one, or the last.
         done += (0.95 - done) / 2
         if rounds.good_enough():
-            break
+            return False
         if watch.expired():
             return True
         if missed:
@@ -170,7 +171,7 @@ def sell(kernels: Kernels, offers: Offers, known: Longs, step: int) -> tuple[Lon
 def _first_guess(inst: Instance, kernels: Kernels) -> tuple[Ints, int]:
     """Return prices to begin with, and the bonus (below zero) of the first round.
 
-    Both are learned from drawn people, among whom nearly all pairs are looked at.
+    Both are learned from drawn people, who bid at no prices on their best and as many others.
     """
     people = max(len(inst.row_seats), len(inst.column_seats))
     most = min(max(people // _SAMPLED, _SAMPLES[0]), _SAMPLES[1])
@@ -195,7 +196,7 @@ class _Rounds:
         self._width = max(len(inst.columns.level), 1)
         self._pairs: Longs = np.zeros(0, dtype=np.int64)
         self._scores: Ints = np.zeros(0, dtype=np.int32)
-        self._seat_starts = np.concatenate([[0], np.cumsum(inst.column_seats)]).astype(np.int64)
+        self._seat_starts = starts_of(inst.column_seats)
         self._column_of = np.repeat(
             np.arange(len(inst.column_seats), dtype=np.int32), inst.column_seats
         )
@@ -205,7 +206,7 @@ class _Rounds:
         self._best: Assignment | None = None
         self._looks = 0
 
-    def look(self, prices: Ints, keep: int, others: int = _OTHERS) -> None:
+    def look(self, prices: Ints, keep: int = _KEEP, others: int = _OTHERS) -> None:
         """Look at all pairs and remember, for each row, those that are best at these prices, and
         others.
         """
@@ -219,8 +220,7 @@ class _Rounds:
         self._nets = np.where(found >= 0, scores - prices[found], NEVER)
         known = found >= 0
         rows = np.arange(len(found), dtype=np.int64)[:, None] * self._width
-        pairs = (rows + found)[known]
-        self._remember(pairs, scores[known])
+        self._remember((rows + found)[known], scores[known])
 
     def remember_matching(self) -> None:
         """Remember the pairs of the matching, too."""
@@ -242,23 +242,21 @@ class _Rounds:
         """How many pairs of a row's and a column's seat there are."""
         return len(self._row_of) * len(self._column_of)
 
-    def solve(self) -> None:
-        """Match what is remembered as well as can be."""
-        self._owners = best_owners(self._graph())
-
-    def proof(self) -> tuple[int, Ints]:
-        """Return the bonus and the prices that prove what was solved."""
-        graph = self._graph()
-        return graph.base, proving_prices(graph, self._owners)
-
-    def _graph(self) -> Graph:
-        return Graph(
+    def solve(self) -> Graph:
+        """Match what is remembered as well as can be; return it."""
+        graph = Graph(
             rows=self._pairs // self._width,
             columns=self._pairs % self._width,
             scores=self._scores.astype(np.int64),
             row_seats=self._inst.row_seats.astype(np.int64),
             column_seats=self._inst.column_seats.astype(np.int64),
         )
+        self._owners = best_owners(graph)
+        return graph
+
+    def proof(self, solved: Graph) -> Ints:
+        """Return the prices that prove the matching of what was solved last."""
+        return proving_prices(solved, self._owners)
 
     def bid(self, bonus: int, step: int) -> None:
         """Match what is remembered; each pair is worth its score and the bonus."""

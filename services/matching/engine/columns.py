@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +51,19 @@ class Codes(Generic[Word]):
         return list(self._codes)
 
 
+def starts_of(lengths: NDArray[np.integer[Any] | np.bool_]) -> Longs:
+    """Return where each of these many begins, one behind the other, and where the last ends."""
+    starts = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
+
+
 class Lists:
     """A list of integers for each person, one behind the other in `values`."""
 
     def __init__(self, values: Ints, lengths: NDArray[np.int64]) -> None:
         self.values = values
-        self.starts = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=self.starts[1:])
+        self.starts = starts_of(lengths)
 
     def owners(self) -> Ints:
         """Return whose each value is."""

@@ -5,7 +5,7 @@ from typing import NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from services.matching.engine.columns import FORMATS, UNKNOWN, Columns, Ints, Lists
+from services.matching.engine.columns import FORMATS, UNKNOWN, Columns, Ints, Lists, starts_of
 from services.matching.engine.hours import overlap_minutes
 from services.matching.engine.model import Policy, RuleCode
 from services.matching.engine.score import (
@@ -386,7 +386,7 @@ def sample(inst: Instance, size: int) -> tuple[Instance, NDArray[np.intp]]:
     places[columns] = np.arange(len(columns), dtype=np.int32)
     barred = places[lists.values]
     kept = barred >= 0
-    starts = np.concatenate([[0], np.cumsum(kept)])[lists.starts].astype(np.int64)
+    starts = starts_of(kept)[lists.starts]
     return inst._replace(
         rows=part(inst.rows, rows),
         columns=part(inst.columns, columns),

@@ -47,9 +47,8 @@ def solve_large(
 ) -> Result:
     """Do what `solve` does, for pools of any size, with a total within `gap` of the largest.
 
-    As many are matched as can be; up to so many pairs of places the gap is none,
-    unless the watch's time is up. Raises
-    RepeatedError for a repeated participant.
+    As many are matched as can be; up to `proved_up_to` pairs of places there is no gap, unless the
+    watch's time is up. Raises RepeatedError for a repeated participant.
     """
     columns = pack(pool, seed, policy.term_middle)
     inst = instance(columns, policy)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-from services.matching.engine.columns import Ints, Longs
+from services.matching.engine.columns import Ints, Longs, starts_of
 from services.matching.engine.model import MAX_SCORE
 
 _EXACT = 2**53  # up to here every integer has its own float64
@@ -50,7 +50,7 @@ def best_owners(graph: Graph) -> Ints:
     As many seats as can be are owned, and no other such choice has more points (shortest
     augmenting paths: Jonker and Volgenant, 1987, as SciPy has it for sparse graphs).
     """
-    row_starts, seat_starts = _starts(graph.row_seats), _starts(graph.column_seats)
+    row_starts, seat_starts = starts_of(graph.row_seats), starts_of(graph.column_seats)
     # Every seat of the one with every seat of the other.
     row_seats, column_seats = graph.row_seats[graph.rows], graph.column_seats[graph.columns]
     copies = row_seats * column_seats
@@ -106,8 +106,3 @@ def proving_prices(graph: Graph, owners: Ints) -> Ints:
     else:
         assert not len(wanted), "the matching is not the best"
     return prices.astype(np.int32)
-
-
-def _starts(lengths: Longs) -> Longs:
-    starts: Longs = np.concatenate([[0], np.cumsum(lengths)])
-    return starts

@@ -47,8 +47,8 @@ def solve(pool: Sequence[Candidate], policy: Policy, seed: int, watch: Watch = U
 
     Small pools are solved as matrices of mentors by mentees, larger ones without (`solve_large`):
     those of thousands to the optimum, too, and others within the `gap` that comes with their
-    result. Blocking, for minutes where the pool is a
-    whole company: run it off the event loop, and `watch` it.
+    result. Blocking, for minutes where the pool is a whole company: run it off the event loop, and
+    `watch` it.
 
     Raises RepeatedError for a repeated participant.
     """

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from services.matching.engine.assignment import FINE, SCALE, Kernels, assign, sell
-from services.matching.engine.columns import Lists, Offers, pack
+from services.matching.engine.columns import Lists, Offers, pack, starts_of
 from services.matching.engine.compiled import fill_block, fill_points
 from services.matching.engine.instance import Barred, Instance, Side, Tables, instance
 from services.matching.engine.large import compile_all, default_kernels
@@ -89,10 +89,10 @@ def _graph(inst: Instance, kernels: Kernels, file: Path) -> dict[str, Any]:
         file, rows=rows, columns=found[known], scores=scores[known], row_seats=inst.row_seats,
         column_seats=inst.column_seats,
     )  # fmt: skip
-    starts = np.concatenate([[0], np.cumsum(known.sum(axis=1))])
+    starts = starts_of(known.sum(axis=1))
     bidders = np.repeat(np.arange(len(found)), inst.row_seats)
     lists = Lists(np.arange(len(rows), dtype=np.int32), np.diff(starts)).of(bidders)
-    seats = np.concatenate([[0], np.cumsum(inst.column_seats)]).astype(np.int64)
+    seats = starts_of(inst.column_seats)
     started = time.perf_counter()
     values = (scores[known][lists.values].astype(np.int64) + BONUS) * SCALE
     offers = Offers(lists.starts, found[known][lists.values], values, seats)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pymongo
 
+from shared.store.mongo import MongoStore
+from shared.store.sqlite import SqliteStore
 from tests.load.backlog import Drained
 from tests.support.servers.process import TOOLS
 
@@ -54,9 +56,10 @@ async def run_peer(
         raise PeerError("it is not installed; `make bench` does that")
     name = f"peer_{uuid.uuid4().hex[:12]}"
     store = str(folder / f"{name}.db") if mongodb is None else f"{mongodb}|{name}"
+    at_once = (SqliteStore if mongodb is None else MongoStore).events_at_once
     process = await asyncio.create_subprocess_exec(
         *(str(peer.python), "-W", "ignore", "-m", f"tests.load.peers.{peer.module}"),
-        *(kafka, name, store, str(events)),
+        *(kafka, name, store, str(events), str(at_once)),
         cwd=_ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -96,8 +96,10 @@ class Task:
     """What the harness asked for on the command line, and how far it is."""
 
     def __init__(self) -> None:
-        self.kafka, self.group, self.store, expected = sys.argv[1:5]
+        self.kafka, self.group, self.store, expected, batch = sys.argv[1:6]
         self.expected = int(expected)
+        self.batch = int(batch)
+        """How much those that work in batches take at once: as much as Upward does."""
         self.done = 0
         self._first = 0
         self._begun = self._ended = (0.0, 0.0)
@@ -107,11 +109,6 @@ class Task:
         """The server's URI and the database, where the store is not a file."""
         uri, _, database = self.store.rpartition("|")
         return (uri, database) if uri else None
-
-    @property
-    def batch(self) -> int:
-        """How much those that work in batches take at once: as much as Upward does."""
-        return 4000 if self.mongodb is None else 500
 
     def ledger(self) -> Ledger:
         """Open the store."""
