@@ -117,6 +117,15 @@ class Cost(BaseModel):
     calls: int
 
 
+class Profile(BaseModel):
+    """Where a run's time went, the dearest function first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    costs: tuple[Cost, ...]
+
+
 class Stage(BaseModel):
     """One question of the benchmark, with its figures."""
 
@@ -126,5 +135,5 @@ class Stage(BaseModel):
     asks: str
     figures: tuple[Figure, ...] = ()
     latencies: dict[str, Percentiles] = {}
-    profile: tuple[Cost, ...] = ()
+    profiles: tuple[Profile, ...] = ()
     notes: tuple[str, ...] = ()

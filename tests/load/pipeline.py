@@ -1,12 +1,10 @@
 """`upward bench pipeline`: each figure beside its reference, in one run."""
 
 import asyncio
-import cProfile
 import gc
 import itertools
 import os
 import platform
-import pstats
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
@@ -19,6 +17,7 @@ import aiokafka
 import pydantic
 import pymongo
 from pydantic import BaseModel, ConfigDict
+from starlette.types import ASGIApp
 
 from deploy.demo.run import ROSTER
 from services.reporting.subscribers import subscribe
@@ -47,8 +46,9 @@ from tests.load.latency import (
     local_bus,
     round_trips,
 )
-from tests.load.measure import Budget, Cost, Figure, Percentiles, Stage
+from tests.load.measure import Budget, Figure, Percentiles, Stage
 from tests.load.peers.run import PEERS, UPWARD, Peer, PeerError, run_peer
+from tests.load.profiling import profiled
 from tests.load.scaling import replicas_per_second
 from tests.support.servers import KafkaCluster, MongoServer
 
@@ -61,7 +61,6 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 
 _AT_LEAST_HALF = Budget(direction="at least", ratio=0.5)
 _WORKERS = 32
-_PROFILED = 40
 _EVENTS_PER_SECOND = "events/s"
 
 
@@ -252,34 +251,30 @@ async def _backlog(bench: _Bench) -> Stage:
 
 
 async def _profile(bench: _Bench) -> Stage:
-    profiler = cProfile.Profile()
+    people = max(20, min(1000, bench.options.events // 20))
     await bench.reporting()
-    profiler.enable()
-    await bench.reporting()
-    profiler.disable()
+    profiles = [await profiled("a backlog on SQLite", bench.reporting)]
+    async with embedded_company(bench.place(), people) as (company, _log):
+        enroll = partial(_enroll_all, company, company.app)
+        profiles.append(await profiled("enrollments, embedded", enroll))
+    async with embedded_company(bench.place(), 1) as (company, _log):
+        import_all = partial(_import_roster, company)
+        profiles.append(await profiled(f"import of {ROSTER.name}", import_all))
+    async with cluster_company(bench.place(), bench.kafka, None, people) as company:
+        commands = await Commands.of(company)
+        half = await commands.sustainable(people) / 2
+        await company.at_rest()
+        send = partial(command_times, kafka_bus(bench.kafka), commands, people, half)
+        profiles.append(await profiled("commands at half load, Kafka, SQLite", send))
     return Stage(
         name="profile",
-        asks="Where does the time of a backlog on SQLite go?",
-        profile=_costs(pstats.Stats(profiler)),
+        asks="Where does the time of a backlog, an enrollment, an import, a command go?",
+        profiles=tuple(profiles),
         notes=(
             "The loop's thread, by cProfile: it makes many small calls look dearer than they are.",
-            "The store's writer works in a thread of its own beside it.",
+            "Waiting is not counted, nor the store's writer in its thread.",
         ),
     )
-
-
-def _costs(stats: pstats.Stats) -> tuple[Cost, ...]:
-    profile = stats.get_stats_profile()
-    costs = [
-        Cost(
-            function=f"{Path(found.file_name).name}:{found.line_number} {name}",
-            share=found.cumtime / profile.total_tt,
-            own_share=found.tottime / profile.total_tt,
-            calls=int(found.ncalls.partition("/")[0]),
-        )
-        for name, found in profile.func_profiles.items()
-    ]
-    return tuple(sorted(costs, key=lambda cost: -cost.own_share)[:_PROFILED])
 
 
 async def _latency(bench: _Bench) -> Stage:
@@ -344,23 +339,19 @@ async def _enroll(bench: _Bench) -> Stage:
     people = max(20, min(2000, bench.options.events // 10))
     bare = route_without_work()
 
-    async def without_work(company: Company) -> float:
-        calls = [partial(ask, bare, each, 201) for each in company.enrollments()]
-        return await at_once(calls, _WORKERS)
-
-    async def enroll(company: Company) -> float:
-        calls = [partial(ask, company.app, each, 201) for each in company.enrollments()]
-        return await at_once(calls, _WORKERS)
-
     embedded, cluster = [], []
     for _ in range(bench.options.repetitions):
         async with embedded_company(bench.place(), people) as (company, _log):
-            await without_work(company)
-            embedded.append((await enroll(company), await without_work(company)))
+            await _enroll_all(company, bare)
+            embedded.append(
+                (await _enroll_all(company, company.app), await _enroll_all(company, bare))
+            )
         async with cluster_company(
             bench.place(), bench.kafka, bench.mongodb, people // 4
         ) as company:
-            cluster.append((await enroll(company), await without_work(company)))
+            cluster.append(
+                (await _enroll_all(company, company.app), await _enroll_all(company, bare))
+            )
     name = "the same FastAPI route with validation, without token and work"
     return Stage(
         name="enroll",
@@ -386,6 +377,16 @@ async def _enroll(bench: _Bench) -> Stage:
     )
 
 
+async def _enroll_all(company: Company, app: ASGIApp) -> float:
+    """Have everybody enroll at this application; return how many a second it took."""
+    calls = [partial(ask, app, each, 201) for each in company.enrollments()]
+    return await at_once(calls, _WORKERS)
+
+
+async def _import_roster(company: Company) -> None:
+    await company.import_roster(ROSTER.read_bytes())
+
+
 async def _roster(bench: _Bench) -> Stage:
     content = ROSTER.read_bytes()
     rows = sum(1 for _ in parse_with_pydantic(content))
@@ -396,7 +397,7 @@ async def _roster(bench: _Bench) -> Stage:
         reference = rows / (monotonic() - begun)
         async with embedded_company(bench.place(), 1) as (company, _log):
             begun = monotonic()
-            await company.import_roster(content)
+            await _import_roster(company)
             pairs.append((rows / (monotonic() - begun), reference))
     return Stage(
         name="roster",

@@ -43,9 +43,9 @@ def _print_stage(stage: Stage, out: Console) -> None:
             row = (f"{value:,.2f}" for value in (taken.p50, taken.p99, taken.p999))
             table.add_row(name, *row, f"{taken.count:,}")
         out.print(table)
-    if stage.profile:
-        table = Table("Function", "Own share", "With callees", "Calls")
-        for cost in stage.profile[:_COSTS]:
+    for profile in stage.profiles:
+        table = Table(profile.run, "Own share", "With callees", "Calls")
+        for cost in profile.costs[:_COSTS]:
             shares = (f"{share:.1%}" for share in (cost.own_share, cost.share))
             table.add_row(cost.function, *shares, f"{cost.calls:,}")
         out.print(table)
