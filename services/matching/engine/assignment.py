@@ -2,6 +2,7 @@
 
 Each round looks at all pairs once and keeps, for every bidder, the columns with the most score
 less price; an auction on what is kept makes new prices; these show the next round where to look.
+In a large pool, the first rounds look only at the pairs within each tenth of the people.
 Linear programming duality says how much any other matching could have (DESIGN: the certificate):
 with the prices of the seats and each bidder's best score less price over all pairs, no matching
 of as many pairs has a higher total than their sum. All numbers are integers.
@@ -14,7 +15,7 @@ import numpy as np
 
 from services.matching.engine.columns import Ints, Lists, Longs, Offers, starts_of
 from services.matching.engine.estimate import estimated_prices
-from services.matching.engine.instance import NEVER, Instance, sample
+from services.matching.engine.instance import NEVER, Instance, parts, sample
 from services.matching.engine.model import MAX_SCORE
 from services.matching.engine.optimum import Graph, best_owners, proving_prices
 from services.matching.engine.pairs import pair_scores
@@ -26,14 +27,20 @@ SCALE = 4
 COARSE, FINE = 16, 1
 """By how many parts at least a bid raises a price in the end: in the first bidding, which only
 shows where to look, and in all after it."""
-_STEPS = (64, 16, 4, 1)
-_MARGIN = 10
+_FIRST_STEP, _STEPS = 256, (64, 16, 4, 1)
+_MARGIN = 8
 _WASTE = 32
 PROVED = 5_000 * 5_000
 """Up to so many pairs, the best that is remembered is found, and proved to be the best of all."""
 _KEEP, _OTHERS = 48, 16
 """How many pairs of each row are remembered: the best, and some others. Where many people are
 alike, all rows have the same best, and only the others lead to everybody."""
+_WIDE, _MOST_WIDE = 800, 128
+"""One in so many columns is remembered in the first look at all pairs, but not more than so many:
+the more there are, the nearer to each other are the best, and the more a change of prices by a
+few points brings forward."""
+_PARTS, _LEAST_PART = 10, 5_000
+"""Prices are learned in a tenth of the people at once, but in so many of the larger side."""
 _SAMPLED, _SAMPLES = 5, (1_000, 4_000)
 """One in so many of the larger side learns the first prices, but so many at least and at most."""
 _KEEP_OF_SAMPLE = 8
@@ -86,14 +93,19 @@ def assign(
     watch.hear(Progress("learning prices", 0.0, None))
     prices, bonus = _first_guess(inst, kernels)
     rounds = _Rounds(inst, kernels)
-    watch.hear(Progress("looking at all pairs", 0.05, None))
-    rounds.look(prices)
-    watch.hear(Progress("bidding", 0.3, None))
+    watch.hear(Progress("looking within parts", 0.05, None))
+    rounds.look_in_parts(prices)
+    watch.hear(Progress("bidding", 0.1, None))
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
     rounds.bid(bonus, COARSE)
-    watch.hear(Progress("looking at all pairs", 0.4, None))
-    rounds.look(rounds.prices())
+    if rounds.parts > 1:
+        watch.hear(Progress("looking within parts", 0.15, None))
+        rounds.look_in_parts(rounds.prices())
+        watch.hear(Progress("bidding", 0.2, None))
+        rounds.bid(0, FINE)
+    watch.hear(Progress("looking at all pairs", 0.3, None))
+    rounds.look(rounds.prices(), keep=max(_KEEP, min(rounds.width // _WIDE, _MOST_WIDE)))
     finish = _prove if rounds.places <= proved_up_to else _approach
     limited = finish(rounds, watch)
     return replace(rounds.result(), limited=limited)
@@ -147,14 +159,16 @@ def _approach(rounds: "_Rounds", watch: Watch) -> bool:
 def sell(kernels: Kernels, offers: Offers, known: Longs, step: int) -> tuple[Longs, Ints]:
     """Sell the seats by auction; return their prices and who bought each, -1 for nobody.
 
-    Bidding begins a little below the `known` prices of nearly the same auction, in large steps,
-    and again with ever smaller ones below what the last gave: a few outbid each other in large
-    steps, and the rest hardly bid again (scaling: Bertsekas, "The auction algorithm", 1988).
+    Bidding begins a little below the `known` prices of nearly the same auction, in large steps (in
+    larger ones where nothing is known), and again with ever smaller ones below what the last gave:
+    a few outbid each other in large steps, and the rest hardly bid again (scaling: Bertsekas, "The
+    auction algorithm", 1988).
     What nobody bought must cost nothing for the certificate to be tight: where it costs more than
     a 32nd of a step for each that was bought, bidding begins again, further below.
     """
     prices, last = known, COARSE
-    for stage in (size for size in _STEPS if size >= step):
+    steps = _STEPS if known.any() else (_FIRST_STEP, *_STEPS)
+    for stage in (size for size in steps if size >= step):
         margin = _MARGIN * last
         while True:
             asked = np.maximum(prices - margin, 0)
@@ -178,7 +192,7 @@ def _first_guess(inst: Instance, kernels: Kernels) -> tuple[Ints, int]:
     smaller, sampled = sample(inst, most)
     rounds = _Rounds(smaller, kernels)
     keep = most // _KEEP_OF_SAMPLE
-    rounds.look(np.zeros(len(sampled), dtype=np.int32), keep, keep)
+    rounds.look(np.zeros(len(sampled), dtype=np.int32), keep=keep, others=keep)
     rounds.bid(_LARGE_BONUS, COARSE)
     _, columns, scores = rounds.matching()
     prices = rounds.prices()
@@ -193,7 +207,9 @@ class _Rounds:
     def __init__(self, inst: Instance, kernels: Kernels) -> None:
         self._inst = inst
         self._kernels = kernels
-        self._width = max(len(inst.columns.level), 1)
+        self.width = max(len(inst.columns.level), 1)
+        rows = len(inst.rows.level)
+        self.parts = max(1, min(max(rows, self.width) // _LEAST_PART, _PARTS, rows, self.width))
         self._pairs: Longs = np.zeros(0, dtype=np.int64)
         self._scores: Ints = np.zeros(0, dtype=np.int32)
         self._seat_starts = starts_of(inst.column_seats)
@@ -206,36 +222,57 @@ class _Rounds:
         self._best: Assignment | None = None
         self._looks = 0
 
-    def look(self, prices: Ints, keep: int = _KEEP, others: int = _OTHERS) -> None:
+    def look(self, prices: Ints, *, keep: int = _KEEP, others: int = _OTHERS) -> None:
         """Look at all pairs and remember, for each row, those that are best at these prices, and
         others.
         """
-        # The bound counts the best of as many columns as a row has places: all of them are kept.
-        keep = min(max(keep, 2 * int(self._inst.row_seats.max(initial=1))), self._width)
-        others = min(others, self._width)
-        found, scores = self._kernels.best_columns(
-            self._inst, prices, keep, others, turn=self._looks
-        )
-        self._looks += 1
-        self._nets = np.where(found >= 0, scores - prices[found], NEVER)
+        found, scores = self._look_at(self._inst, prices, keep, others)
         known = found >= 0
-        rows = np.arange(len(found), dtype=np.int64)[:, None] * self._width
+        self._nets = np.where(known, scores - prices[found], NEVER)
+        rows = np.arange(len(found), dtype=np.int64)[:, None] * self.width
         self._remember((rows + found)[known], scores[known])
+
+    def look_in_parts(self, prices: Ints) -> None:
+        """Remember as `look` does, but of the pairs within each part of the people alone."""
+        seen: list[Longs] = []
+        worth: list[Ints] = []
+        for inst, rows, columns in parts(self._inst, self.parts):
+            found, scores = self._look_at(inst, prices[columns], _KEEP, _OTHERS)
+            known = found >= 0
+            seen.append((rows[:, None] * self.width + columns[found])[known])
+            worth.append(scores[known])
+        pairs = np.concatenate(seen)
+        order = np.argsort(pairs, kind="stable")
+        self._remember(pairs[order], np.concatenate(worth)[order])
+
+    def _look_at(self, inst: Instance, prices: Ints, keep: int, others: int) -> tuple[Ints, Ints]:
+        # The bound counts the best of as many columns as a row has places: all of them are kept.
+        keep = max(keep, 2 * int(inst.row_seats.max(initial=1)))
+        width = len(prices)
+        self._looks += 1
+        return self._kernels.best_columns(
+            inst, prices, min(keep, width), min(others, width), turn=self._looks
+        )
 
     def remember_matching(self) -> None:
         """Remember the pairs of the matching, too."""
         rows, columns, scores = self.matching()
-        pairs = rows.astype(np.int64) * self._width + columns
+        pairs = rows.astype(np.int64) * self.width + columns
         order = np.argsort(pairs)
         self._remember(pairs[order], scores[order])
 
     def _remember(self, pairs: Longs, scores: Ints) -> None:
-        fresh = np.isin(pairs, self._pairs, assume_unique=True, invert=True, kind="sort")
-        pairs = np.concatenate([self._pairs, pairs[fresh]])
+        if not len(self._pairs):
+            self._pairs, self._scores = pairs, scores
+            return
+        pairs = np.concatenate([self._pairs, pairs])
         # Two runs that are sorted: merging them takes no longer than reading them.
         order = np.argsort(pairs, kind="stable")
-        self._pairs = pairs[order]
-        self._scores = np.concatenate([self._scores, scores[fresh]])[order]
+        pairs = pairs[order]
+        fresh = np.ones(len(pairs), dtype=np.bool_)
+        np.not_equal(pairs[1:], pairs[:-1], out=fresh[1:])
+        self._pairs = pairs[fresh]
+        self._scores = np.concatenate([self._scores, scores])[order[fresh]]
 
     @property
     def places(self) -> int:
@@ -245,8 +282,8 @@ class _Rounds:
     def solve(self) -> Graph:
         """Match what is remembered as well as can be; return it."""
         graph = Graph(
-            rows=self._pairs // self._width,
-            columns=self._pairs % self._width,
+            rows=self._pairs // self.width,
+            columns=self._pairs % self.width,
             scores=self._scores.astype(np.int64),
             row_seats=self._inst.row_seats.astype(np.int64),
             column_seats=self._inst.column_seats.astype(np.int64),
@@ -262,8 +299,8 @@ class _Rounds:
         """Match what is remembered; each pair is worth its score and the bonus."""
         rows = np.arange(len(self._inst.row_seats) + 1, dtype=np.int64)
         lists = Lists(
-            (self._pairs % self._width).astype(np.int32),
-            np.diff(np.searchsorted(self._pairs, rows * self._width)),
+            (self._pairs % self.width).astype(np.int32),
+            np.diff(np.searchsorted(self._pairs, rows * self.width)),
         )
         values = (self._scores.astype(np.int64) + bonus) * SCALE
         starts, objects = lists.starts, lists.values
@@ -290,7 +327,7 @@ class _Rounds:
         """Make the matching as large as it can be; return how many pairs that took."""
         seated = np.bincount(self._owners[self._owners >= 0], minlength=len(self._inst.row_seats))
         lacking = np.repeat(np.arange(len(seated), dtype=np.int32), self._inst.row_seats - seated)
-        free = np.bincount(self._column_of[self._owners < 0], minlength=self._width)
+        free = np.bincount(self._column_of[self._owners < 0], minlength=self.width)
         return self._kernels.widen(
             self._inst, lacking, self._seat_starts, self._owners, free.astype(np.int32)
         )

@@ -1,5 +1,6 @@
 """One matching as a problem of bidders and objects: the arrays that both kernels read."""
 
+from collections.abc import Iterator
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -376,11 +377,35 @@ def sample(inst: Instance, size: int) -> tuple[Instance, NDArray[np.intp]]:
     Each side keeps its share, so that what is scarce stays so.
     """
     most = max(len(inst.rows.people), len(inst.columns.people))
-    chosen = [
-        np.sort(np.argsort(side.people, kind="stable")[: max(1, len(side.people) * size // most)])
-        for side in (inst.rows, inst.columns)
-    ]
-    rows, columns = chosen
+    rows, columns = (
+        np.sort(drawn[: max(1, len(drawn) * size // most)]) for drawn in _as_drawn(inst)
+    )
+    return _among(inst, rows, columns), columns
+
+
+def parts(
+    inst: Instance, number: int
+) -> Iterator[tuple[Instance, NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield so many smaller problems of drawn people, with their rows and columns.
+
+    Everybody is in one of them, and each has its share of both sides.
+    """
+    rows, columns = _as_drawn(inst)
+    for first in range(number):
+        of_rows, of_columns = np.sort(rows[first::number]), np.sort(columns[first::number])
+        yield _among(inst, of_rows, of_columns), of_rows, of_columns
+
+
+def _as_drawn(inst: Instance) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows and the columns in the order in which the people were drawn."""
+    return (
+        np.argsort(inst.rows.people, kind="stable"),
+        np.argsort(inst.columns.people, kind="stable"),
+    )
+
+
+def _among(inst: Instance, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Instance:
+    """Return the problem of some rows and columns alone."""
     lists = Lists(inst.barred.columns, np.diff(inst.barred.starts)).of(rows)
     places = np.full(len(inst.columns.people), UNKNOWN, dtype=np.int32)
     places[columns] = np.arange(len(columns), dtype=np.int32)
@@ -393,7 +418,7 @@ def sample(inst: Instance, size: int) -> tuple[Instance, NDArray[np.intp]]:
         barred=Barred(starts, barred[kept], np.zeros(int(kept.sum()), dtype=np.int32)),
         row_seats=inst.row_seats[rows],
         column_seats=inst.column_seats[columns],
-    ), columns
+    )
 
 
 def swapped(inst: Instance) -> Instance:
