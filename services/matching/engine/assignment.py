@@ -39,7 +39,7 @@ _WIDE, _MOST_WIDE = 800, 128
 """One in so many columns is remembered in the first look at all pairs, but not more than so many:
 the more there are, the nearer to each other are the best, and the more a change of prices by a
 few points brings forward."""
-_PARTS, _LEAST_PART = 10, 5_000
+_PARTS, LEAST_PART = 10, 5_000
 """Prices are learned in a tenth of the people at once, but in so many of the larger side."""
 _SAMPLED, _SAMPLES = 5, (1_000, 4_000)
 """One in so many of the larger side learns the first prices, but so many at least and at most."""
@@ -81,10 +81,16 @@ class Assignment:
 
 
 def assign(
-    inst: Instance, kernels: Kernels, watch: Watch = UNWATCHED, *, proved_up_to: int = PROVED
+    inst: Instance,
+    kernels: Kernels,
+    watch: Watch = UNWATCHED,
+    *,
+    proved_up_to: int = PROVED,
+    least_part: int = LEAST_PART,
 ) -> Assignment:
     """Match as many as can be, then with the highest total; where the places of the one side and
     of the other make more than `proved_up_to` pairs, with one as high as the tolerance asks for.
+    Prices are learned in parts of `least_part` people a side at least.
 
     When the watch's time is up, which is asked after each look at all pairs, the best until then
     is returned; one there is always. Proving makes prices of 1,000 points for each place of the
@@ -93,15 +99,17 @@ def assign(
     watch.hear(Progress("learning prices", 0.0, None))
     prices, bonus = _first_guess(inst, kernels)
     rounds = _Rounds(inst, kernels)
+    people = (len(inst.rows.people), len(inst.columns.people))
+    number = max(1, min(max(people) // least_part, _PARTS, *people))
     watch.hear(Progress("looking within parts", 0.05, None))
-    rounds.look_in_parts(prices)
+    rounds.look_in_parts(prices, number)
     watch.hear(Progress("bidding", 0.1, None))
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
     rounds.bid(bonus, COARSE)
-    if rounds.parts > 1:
+    if number > 1:
         watch.hear(Progress("looking within parts", 0.15, None))
-        rounds.look_in_parts(rounds.prices())
+        rounds.look_in_parts(rounds.prices(), number)
         watch.hear(Progress("bidding", 0.2, None))
         rounds.bid(0, FINE)
     watch.hear(Progress("looking at all pairs", 0.3, None))
@@ -208,8 +216,6 @@ class _Rounds:
         self._inst = inst
         self._kernels = kernels
         self.width = max(len(inst.columns.level), 1)
-        rows = len(inst.rows.level)
-        self.parts = max(1, min(max(rows, self.width) // _LEAST_PART, _PARTS, rows, self.width))
         self._pairs: Longs = np.zeros(0, dtype=np.int64)
         self._scores: Ints = np.zeros(0, dtype=np.int32)
         self._seat_starts = starts_of(inst.column_seats)
@@ -232,11 +238,11 @@ class _Rounds:
         rows = np.arange(len(found), dtype=np.int64)[:, None] * self.width
         self._remember((rows + found)[known], scores[known])
 
-    def look_in_parts(self, prices: Ints) -> None:
+    def look_in_parts(self, prices: Ints, number: int) -> None:
         """Remember as `look` does, but of the pairs within each part of the people alone."""
         seen: list[Longs] = []
         worth: list[Ints] = []
-        for inst, rows, columns in parts(self._inst, self.parts):
+        for inst, rows, columns in parts(self._inst, number):
             found, scores = self._look_at(inst, prices[columns], _KEEP, _OTHERS)
             known = found >= 0
             seen.append((rows[:, None] * self.width + columns[found])[known])

@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from services.matching.engine.assignment import PROVED, Assignment, Kernels, assign
+from services.matching.engine.assignment import (
+    LEAST_PART,
+    PROVED,
+    Assignment,
+    Kernels,
+    assign,
+)
 from services.matching.engine.columns import Columns, pack
 from services.matching.engine.constraints import applied_rules
 from services.matching.engine.instance import RULE_ORDER, Instance, instance, sample, swapped
@@ -44,11 +50,13 @@ def solve_large(
     watch: Watch = UNWATCHED,
     *,
     proved_up_to: int = PROVED,
+    least_part: int = LEAST_PART,
 ) -> Result:
     """Do what `solve` does, for pools of any size, with a total within `gap` of the largest.
 
     As many are matched as can be; up to `proved_up_to` pairs of places there is no gap, unless the
-    watch's time is up. Raises RepeatedError for a repeated participant.
+    watch's time is up. Prices are learned in parts of `least_part` people a side at least.
+    Raises RepeatedError for a repeated participant.
     """
     columns = pack(pool, seed, policy.term_middle)
     inst = instance(columns, policy)
@@ -57,7 +65,7 @@ def solve_large(
         none = np.zeros(0, dtype=np.int32)
         found = Assignment(none, none, none, 0)
     else:
-        found = assign(inst, kernels, watch, proved_up_to=proved_up_to)
+        found = assign(inst, kernels, watch, proved_up_to=proved_up_to, least_part=least_part)
     watch.hear(Progress("explaining", 0.95, None))
     terms = pair_terms(inst, found.rows, found.columns)
     mentors, mentees = _ids(columns, inst, found)

@@ -14,7 +14,7 @@ from services.matching.engine.columns import Ints, Offers, pack
 from services.matching.engine.compiled import Compiled
 from services.matching.engine.constraints import forbidden
 from services.matching.engine.grid import Grid
-from services.matching.engine.instance import instance
+from services.matching.engine.instance import instance, parts
 from services.matching.engine.large import solve_large
 from services.matching.engine.model import Candidate, Policy, Result
 from services.matching.engine.plain import Plain, row_scores
@@ -30,8 +30,9 @@ KERNELS: list[Kernels] = [Compiled(), Plain()]
 Solver = Callable[..., Result]
 # As pools are solved that are too large to be solved to the optimum.
 nearly = partial(solve_large, proved_up_to=0)
-BOTH: list[Solver] = [solve_large, nearly]
-SOLVERS = st.sampled_from(BOTH)
+in_parts = partial(nearly, least_part=3)
+LARGE: list[Solver] = [nearly, in_parts]
+ALL: list[Solver] = [solve_large, *LARGE]
 
 
 def crowd(mentors: int, mentees: int, seed: int, **fields: object) -> list[Candidate]:
@@ -82,6 +83,25 @@ def test_the_columns_give_every_pair_the_score_of_the_grid(
     assert found == scores_by_grid(pool, rules)
 
 
+@pytest.mark.parametrize("number", [1, 3, 30])
+def test_parts_have_everybody_once_and_the_whole_pools_scores(
+    pool: list[Candidate], number: int
+) -> None:
+    rules = policy()
+    inst = instance(pack(pool, 1, rules.term_middle), rules)
+    everybody: tuple[list[int], list[int]] = ([], [])
+    for smaller, rows, columns in parts(inst, number):
+        for side, of_part in zip(everybody, (rows, columns), strict=True):
+            side.extend(of_part.tolist())
+        assert abs(len(rows) * number - len(inst.rows.people)) < number
+        assert smaller.row_seats.tolist() == inst.row_seats[rows].tolist()
+        assert smaller.column_seats.tolist() == inst.column_seats[columns].tolist()
+        for place, row in enumerate(rows.tolist()):
+            assert row_scores(smaller, place).tolist() == row_scores(inst, row)[columns].tolist()
+    assert sorted(everybody[0]) == list(range(len(inst.rows.people)))
+    assert sorted(everybody[1]) == list(range(len(inst.columns.people)))
+
+
 def fair(bidders: int, seats: int, seed: int) -> Offers:
     """Return offers of everybody for five drawn objects, two of three of which have two seats."""
     luck = np.random.default_rng(seed)
@@ -124,12 +144,12 @@ def test_where_bidding_begins_changes_how_long_it_takes_and_not_how_good_it_is(
 
 
 @settings(max_examples=60, deadline=None)
-@given(people("a"), people("b"), POLICIES, st.integers(0, 3))
+@given(people("a"), people("b"), POLICIES, st.integers(0, 3), st.sampled_from(LARGE))
 def test_as_many_are_matched_as_can_be_and_the_total_is_as_near_as_it_says(
-    mentors: list[Candidate], mentees: list[Candidate], rules: Policy, seed: int
+    mentors: list[Candidate], mentees: list[Candidate], rules: Policy, seed: int, solver: Solver
 ) -> None:
     pool = [*mentors, *mentees]
-    found, exact = nearly(pool, rules, seed), solve_dense(pool, rules, seed)
+    found, exact = solver(pool, rules, seed), solve_dense(pool, rules, seed)
     check_near(found, pool, rules)
     assert found.matched.mentees == exact.matched.mentees
     assert found.objective <= exact.objective <= found.bound
@@ -153,7 +173,7 @@ def test_a_pool_of_thousands_at_most_has_the_best_total_proved(
 
 
 @settings(max_examples=30, deadline=None)
-@given(people("a"), people("b"), POLICIES, st.integers(0, 3), SOLVERS)
+@given(people("a"), people("b"), POLICIES, st.integers(0, 3), st.sampled_from(ALL))
 def test_without_numba_the_result_is_the_same(
     mentors: list[Candidate], mentees: list[Candidate], rules: Policy, seed: int, solver: Solver
 ) -> None:
@@ -162,7 +182,7 @@ def test_without_numba_the_result_is_the_same(
     assert one == other
 
 
-@pytest.mark.parametrize("solver", BOTH, ids=["proved", "nearly"])
+@pytest.mark.parametrize("solver", ALL, ids=["proved", "nearly", "in parts"])
 @pytest.mark.parametrize("both", [0, 20])
 def test_a_crowd_is_matched_the_same_by_any_kernel_order_and_number_of_threads(
     both: int, solver: Solver
@@ -247,7 +267,7 @@ def test_a_round_equals_an_integer_programs_optimum_and_a_plain_checkers_scores(
             assert (why.eligible, why.excluded, nearest) == explain(by_id[who], pool, rules)
 
 
-@pytest.mark.parametrize("solver", BOTH, ids=["proved", "nearly"])
+@pytest.mark.parametrize("solver", ALL, ids=["proved", "nearly", "in parts"])
 def test_the_seed_chooses_among_equals(solver: Solver) -> None:
     pool = [*(mentor(f"m{n}") for n in range(4)), *(mentee(f"s{n}") for n in range(4))]
     found = {
@@ -257,9 +277,10 @@ def test_the_seed_chooses_among_equals(solver: Solver) -> None:
     assert len(found) > 2
 
 
-def test_a_pool_of_hundreds_is_within_the_tolerance_of_the_optimum() -> None:
+@pytest.mark.parametrize("solver", [nearly, partial(nearly, least_part=100)])
+def test_a_pool_of_hundreds_is_within_the_tolerance_of_the_optimum(solver: Solver) -> None:
     pool = crowd(500, 450, 4)
-    found, exact = nearly(pool, policy(), 1), solve_dense(pool, policy(), 1)
+    found, exact = solver(pool, policy(), 1), solve_dense(pool, policy(), 1)
     check_near(found, pool, policy())
     assert found.matched == exact.matched
     assert exact.objective <= found.bound
@@ -301,7 +322,7 @@ def test_who_could_be_matched_is_although_others_would_have_more_points() -> Non
         others = tuple(p.person_id for place, p in enumerate(pool[:12]) if place not in (n, n + 1))
         pool.append(mentor(f"m{n}", vetoes=others))
     for kernels in KERNELS:
-        for solver in BOTH:
+        for solver in ALL:
             assert solver(pool, policy(), 1, kernels).matched.mentees == 12
 
 
