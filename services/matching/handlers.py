@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import get_args
 
 from services.matching import access
 from services.matching.domain.pair import Pair, pause_reasons, stands
-from services.matching.domain.pool import PoolMember
+from services.matching.domain.pool import PoolMember, Standing, digest_of
 from services.matching.domain.preview import Preview
 from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundKind, RoundProgress
 from services.matching.engine.model import Policy
-from services.matching.repository import members_of, open_pairs_of, pool, require_program
+from services.matching.repository import members_of, open_pairs_of, require_program
 from shared.errors import InvalidInputError, raise_not_found
 from shared.events.pairs import (
     EndReason,
@@ -22,7 +23,7 @@ from shared.events.pairs import (
     PairRotated,
     PauseReason,
 )
-from shared.events.participants import ParticipantEvent, ParticipantState
+from shared.events.participants import ParticipantEvent, ParticipantState, Role
 from shared.events.programs import ProgramClosed, ProgramPublished
 from shared.http.auth import Principal
 from shared.store.port import Transaction
@@ -322,33 +323,32 @@ async def request_preview(
     return tx.put(asked)
 
 
-async def request_rolling_round(tx: Transaction, program_id: str, now: datetime) -> None:
-    """Once a day, ask for a round of a rolling program where both sides have somebody."""
+async def request_rolling_round(
+    tx: Transaction, program_id: str, standings: Mapping[str, Standing], now: datetime
+) -> None:
+    """Once a day, ask for a round of a rolling program, if it could find anybody a partner.
+
+    `standings` are those of all who are free in it. There is nothing to find where a side has
+    nobody, nor where nobody is free but those whom the last round left, as they stood then.
+    """
     program = await tx.require(Program, program_id)
-    if program.published is None or program.config.mode != "rolling" or program.is_over(now):
+    if not program.rolls(now):
         return
-    today = now.date()
-    if (
-        today < program.config.starts_on
-        or today == program.last_rolling_on
-        or program.open_round_id is not None
-    ):
-        return
-    program = program.changed(last_rolling_on=today)
-    if await _both_sides(tx, program_id):
+    program = program.changed(last_rolling_on=now.date())
+    sides = {role for standing in standings.values() for role in standing.roles}
+    if len(sides) == len(get_args(Role)) and not await _left(tx, program, standings):
         _open_round(tx, program, "round", now)
     else:
         tx.put(program)
 
 
-async def _both_sides(tx: Transaction, program_id: str) -> bool:
-    mentors = mentees = False
-    async for member in pool(tx, program_id):
-        mentors = mentors or member.available("mentor")
-        mentees = mentees or member.available("mentee")
-        if mentors and mentees:
-            return True
-    return False
+async def _left(tx: Transaction, program: Program, standings: Mapping[str, Standing]) -> bool:
+    """Return whether these are those whom the last round left."""
+    last = await tx.find(
+        Round, {"program_id": program.id}, order_by="requested_at", descending=True, limit=1
+    )
+    left = digest_of(program.config.version, standings)
+    return any(one.status == "completed" and one.left == left for one in last)
 
 
 def _open_round(

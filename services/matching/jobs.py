@@ -7,7 +7,7 @@ from typing import TypeVar
 from services.matching import handlers
 from services.matching.domain.pair import Pair
 from services.matching.domain.program import Program
-from services.matching.repository import LIVING_STATUSES, OPEN_STATUSES, every
+from services.matching.repository import LIVING_STATUSES, OPEN_STATUSES, every, free_in
 from shared.errors import UnavailableError
 from shared.scheduling import Job
 from shared.store.port import AtMost, Store, Where
@@ -41,10 +41,16 @@ def jobs(store: Store) -> tuple[Job, ...]:
             lambda pair: store.transact(handlers.end_term, pair.id, now),
         )
 
+    async def request_rolling_round(program: Program, now: datetime) -> None:
+        if program.rolls(now):
+            # Outside of the transaction, for it takes as long as there are people.
+            standings = await free_in(store, program, now)
+            await store.transact(handlers.request_rolling_round, program.id, standings, now)
+
     async def request_rolling_rounds(now: datetime) -> None:
         await for_each(
             every(store, Program, {"closed": False}),
-            lambda program: store.transact(handlers.request_rolling_round, program.id, now),
+            lambda program: request_rolling_round(program, now),
         )
 
     return expire_proposals, end_closed_programs, end_terms, request_rolling_rounds

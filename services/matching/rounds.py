@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from services.matching.commits import commit_part, complete_round, lose_part
 from services.matching.domain.pair import Pair
+from services.matching.domain.pool import Standing, digest_of
 from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundPart, RoundProgress
 from services.matching.engine.model import Policy, Result, Snapshot
@@ -36,11 +37,13 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class PoolRead:
-    """A program's pool as it was read: the candidates as JSON, the snapshot's id, all marks."""
+    """A program's pool as it was read: the candidates as JSON, the snapshot's id, and how
+    everybody stood.
+    """
 
     lines: list[bytes]
     snapshot: str
-    marks: dict[str, str]
+    standings: dict[str, Standing]
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def _parts(begun: Round, found: _Found, result: Result) -> Iterator[RoundPart]:
             explained={
                 who: result.explained[who] for who, _ in some_waiting if who in result.explained
             },
-            marks={who: found.pool.marks[who] for who in people},
+            marks={who: found.pool.standings[who].mark for who in people},
         )
 
 
@@ -213,12 +216,12 @@ async def _forget_part(tx: Transaction, part_id: str) -> None:
 
 async def read_pool(store: Store, program: Program, policy: Policy, now: datetime) -> PoolRead:
     """Read everybody who is free in a program, page by page."""
-    snapshot, lines, marks = Snapshot(), list[bytes](), dict[str, str]()
+    snapshot, lines, standings = Snapshot(), list[bytes](), dict[str, Standing]()
     async for member in pool(store, program.id):
         if member.available("mentor") or member.available("mentee"):
             lines.append(snapshot.add(member.candidate(program, now)))
-            marks[member.id] = member.mark()
-    return PoolRead(lines, snapshot.id(policy), marks)
+            standings[member.id] = member.standing(policy.term_middle)
+    return PoolRead(lines, snapshot.id(policy), standings)
 
 
 async def _begin(tx: Transaction, round_id: str, now: datetime) -> Round | None:
@@ -271,7 +274,12 @@ async def _settle(
         or program.policy(now) != found.task.order.policy
     ):
         return None
-    tx.put(opened.settle(found.pool.snapshot, result, parts))
+    left = {who: found.pool.standings[who] for who in result.unmatched}
+    tx.put(
+        opened.settle(
+            found.pool.snapshot, result, parts=parts, left=digest_of(found.configuration, left)
+        )
+    )
     return True
 
 

@@ -961,6 +961,26 @@ async def test_pairs_whose_term_ends_with_the_program_are_completed_not_rotated(
     assert len(await empty.rounds()) == 1
 
 
+async def test_a_rolling_program_asks_for_no_round_while_only_those_are_free_whom_the_last_one_left(
+    empty: Office,
+) -> None:
+    day = timedelta(days=1)
+    # The two share no language, whatever the day.
+    await empty.publish(published(mode="rolling"), enrolled("m1"), senior("s1", languages=("ja",)))
+    for number in range(1, 4):
+        await empty.at(NOW + number * day)
+        assert len(await empty.rounds()) == 1
+    assert await empty.pairs("proposed") == []
+    await empty.publish(enrolled("m2"))
+    await empty.at(NOW + 4 * day)
+    await empty.at(NOW + 5 * day)
+    assert len(await empty.rounds()) == 2
+    await empty.publish(ProfileChanged.model_validate(senior("s1").model_dump()))
+    await empty.at(NOW + 6 * day)
+    assert len(await empty.rounds()) == 3
+    assert len(await empty.pairs("proposed")) == 1
+
+
 async def test_a_rolling_program_asks_for_one_round_a_day_when_both_sides_have_somebody(
     empty: Office,
 ) -> None:

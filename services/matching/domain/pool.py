@@ -1,11 +1,12 @@
 """The pool: participants as matching sees them, in whatever order events arrive."""
 
 import hashlib
-from collections.abc import Iterable
-from datetime import datetime
-from typing import ClassVar, Literal, Self, get_args
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
 from services.matching.domain.program import Program
+from services.matching.engine.hours import minutes_ahead
 from services.matching.engine.model import Candidate, Explanation, UnmatchedCode
 from shared.clock import Instant
 from shared.errors import RuleViolationError
@@ -63,6 +64,15 @@ class Seen(Part):
     org: int = 0
     readiness: int = 0
     status: int = 0
+
+
+class Standing(NamedTuple):
+    """All that decides whom a member may be paired with in a round of their program."""
+
+    mark: str
+    roles: tuple[Role, ...]
+    ahead: int | None
+    """Minutes by which their clocks are ahead of UTC in the middle of the round's term."""
 
 
 class PoolMember(Document):
@@ -152,6 +162,12 @@ class PoolMember(Document):
         own = {"version", "unmatched", "explained", "mentor_seat", "mentee_seat"}
         facts = self.model_dump_json(exclude=own)
         return hashlib.blake2b(facts.encode(), digest_size=8).hexdigest()
+
+    def standing(self, term_middle: date) -> Standing:
+        """Return how the member stands before a round of a term with this middle."""
+        free = tuple(role for role in get_args(Role) if self.available(role))
+        zone = self.profile.timezone if self.profile else None
+        return Standing(self.mark(), free, minutes_ahead(zone, term_middle))
 
     def waiting_code(self, role: Role) -> WaitingCode | None:
         """Return why a participant has no pair in this role; None where they wait for none."""
@@ -276,6 +292,12 @@ class PoolMember(Document):
         if role == "mentor":
             return self.changed(mentor_seat=seat)
         return self.changed(mentee_seat=seat)
+
+
+def digest_of(version: int, standings: Mapping[str, Standing]) -> str:
+    """Return a digest of how these members stand under a version of their program."""
+    told = repr((version, sorted((who, tuple(one)) for who, one in standings.items())))
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
 _STATUS_AFTER: dict[type, MemberStatus] = {

@@ -64,6 +64,17 @@ class Program(Document):
         """Return whether the program was closed or has reached its end."""
         return self.closed or now >= self.last_moment
 
+    def rolls(self, now: datetime) -> bool:
+        """Return whether it is time for the day's look at a rolling program."""
+        if self.published is None or self.config.mode != "rolling" or self.is_over(now):
+            return False
+        today = now.date()
+        return (
+            today >= self.config.starts_on
+            and today != self.last_rolling_on
+            and self.open_round_id is None
+        )
+
     def require_open(self, now: datetime) -> None:
         """Raise RuleViolationError unless new pairs can still be made."""
         if self.is_over(now):

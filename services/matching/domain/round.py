@@ -127,6 +127,9 @@ class Round(Document):
     parts: int = 0
     """In how many parts the result is committed."""
     committed: Committed = Committed()
+    left: str | None = None
+    """A digest of those whom the result leaves waiting, as they stood. No two of them may be
+    paired, or more would be matched."""
 
     @classmethod
     def request(
@@ -150,7 +153,7 @@ class Round(Document):
         self._require("requested", "running")
         return self.changed(status="running", started_at=now, attempt=self.attempt + 1)
 
-    def settle(self, snapshot: str, result: Result, parts: int) -> Self:
+    def settle(self, snapshot: str, result: Result, *, parts: int, left: str) -> Self:
         """Take the result, which is written in so many parts; from now on it stands."""
         self._require("running")
         return self.changed(
@@ -159,6 +162,7 @@ class Round(Document):
             figures=figures_of(result),
             groups=result.groups,
             parts=parts,
+            left=left,
         )
 
     def counted(self, tally: Tally) -> Self:

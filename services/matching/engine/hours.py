@@ -26,6 +26,16 @@ def zone(name: str | None) -> ZoneInfo | None:
         return None
 
 
+def minutes_ahead(timezone: str | None, on: date) -> int | None:
+    """Return by how many minutes the zone's clocks are ahead of UTC at noon; None if unknown."""
+    local = zone(timezone)
+    if local is None:
+        return None
+    offset = datetime.combine(on, time(12), tzinfo=local).utcoffset()
+    assert offset is not None
+    return int(offset.total_seconds()) // 60
+
+
 def utc_week(hours: WorkingHours, timezone: str | None, on: date) -> NDArray[np.int32]:
     """Return seven rows (start, end), Monday first: local working days in minutes of a UTC week.
 
@@ -34,13 +44,10 @@ def utc_week(hours: WorkingHours, timezone: str | None, on: date) -> NDArray[np.
     days where the zone is unknown.
     """
     week = np.zeros((7, 2), dtype=np.int32)
-    local = zone(timezone)
+    ahead = minutes_ahead(timezone, on)
     start, end = _minutes(hours.start), _minutes(hours.end)
-    if local is None or end <= start:
+    if ahead is None or end <= start:
         return week
-    offset = datetime.combine(on, time(12), tzinfo=local).utcoffset()
-    assert offset is not None
-    ahead = int(offset.total_seconds()) // 60
     for day in hours.days:
         if 1 <= day <= 7:
             midnight = (day - 1) * _DAY - ahead

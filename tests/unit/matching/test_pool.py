@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.matching.domain.pool import PoolMember
+from services.matching.domain.pool import PoolMember, digest_of
 from services.matching.domain.program import Program
 from shared.errors import RuleViolationError
 from shared.events.participants import (
@@ -169,6 +169,32 @@ def test_a_partner_is_remembered_for_ever_and_a_declined_proposal_is_not_made_ag
 def test_why_a_round_found_nobody_is_forgotten_when_one_finds_somebody() -> None:
     found = member().missed("no_partner_left").take_seat("mentor", "one")
     assert found.leave_seat("mentor", "one").waiting_code("mentor") == "next_round"
+
+
+def test_a_member_stands_otherwise_when_anything_changes_that_decides_who_suits_them() -> None:
+    winter, summer = date(2026, 1, 15), date(2026, 7, 15)
+    before = member(role="both", timezone="Europe/London")
+    standing = before.standing(winter)
+    others = [
+        before.standing(summer),
+        before.seated("mentor", "pair").standing(winter),
+        before.apply(moved(5), 2).standing(winter),
+        before.paired_with(["person-s"]).standing(winter),
+        before.not_again(["person-s"], declined_by_other=False).standing(winter),
+    ]
+    assert len({standing, *others}) == len(others) + 1
+    assert before.missed("no_partner").standing(winter) == standing
+    assert len({digest_of(1, {"m": one}) for one in (standing, *others)}) == len(others) + 1
+    digests = {
+        digest_of(1, {"m": standing}),
+        digest_of(2, {"m": standing}),
+        digest_of(1, {"x": standing}),
+        digest_of(1, {"m": standing, "x": standing}),
+    }
+    assert len(digests) == 4
+    assert digest_of(1, {"m": standing, "x": others[0]}) == digest_of(
+        1, {"x": others[0], "m": standing}
+    )
 
 
 def test_who_waits_is_told_why() -> None:

@@ -41,7 +41,7 @@ def finished(begun: Round, result: Result = RESULT) -> Round:
     tally = Tally()
     for found in result.pairs:
         tally.propose(found, *sides(found))
-    return begun.settle("snapshot", result, parts=1).counted(tally).complete(0, NOW)
+    return begun.settle("snapshot", result, parts=1, left="left").counted(tally).complete(0, NOW)
 
 
 def test_a_round_that_ran_tells_its_result() -> None:
@@ -84,7 +84,7 @@ FOUND = Result(
 
 
 def figures_without(*dropped: FoundPair, waiting_on: int) -> RoundFigures:
-    settled = requested().start(NOW).settle("snapshot", FOUND, parts=2)
+    settled = requested().start(NOW).settle("snapshot", FOUND, parts=2, left="left")
     for part in (THREE[:2], THREE[2:]):
         tally = Tally()
         for found in part:
@@ -145,7 +145,7 @@ def test_a_round_that_is_begun_again_is_another_attempt() -> None:
 
 
 def test_a_round_with_a_result_can_neither_fail_nor_be_called_off() -> None:
-    settled = requested().start(NOW).settle("snapshot", RESULT, parts=1)
+    settled = requested().start(NOW).settle("snapshot", RESULT, parts=1, left="left")
     with pytest.raises(RuleViolationError, match="The round is committing"):
         settled.fail("crash", NOW)
     with pytest.raises(RuleViolationError, match="The round is committing"):
@@ -157,7 +157,9 @@ def test_a_finished_round_stays_finished(transition: str) -> None:
     running = requested().start(NOW)
     calls: dict[str, Callable[[], object]] = {
         "start": lambda: finished(running).start(NOW),
-        "settle": lambda: running.fail("crash", NOW).settle("snapshot", RESULT, parts=1),
+        "settle": lambda: running.fail("crash", NOW).settle(
+            "snapshot", RESULT, parts=1, left="left"
+        ),
         "fail": lambda: finished(running).fail("crash", NOW),
         "cancel": lambda: finished(running).cancel(NOW),
         "as_completed": running.as_completed,
@@ -178,7 +180,7 @@ def test_a_round_tells_how_groups_fared_and_hides_the_small_ones() -> None:
     tally = Tally()
     for found in result.pairs:
         tally.propose(found, by_id[found.mentor_id], [by_id[who] for who in found.mentee_ids])
-    settled = requested().start(NOW).settle("snapshot", result, parts=1).counted(tally)
+    settled = requested().start(NOW).settle("snapshot", result, parts=1, left="left").counted(tally)
     done = settled.complete(0, NOW)
     rows = {Group(row.role, row.dimension, row.value): row for row in done.fairness(5)}
     everybody = rows[Group("mentee", "all", "")]
