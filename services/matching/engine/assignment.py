@@ -45,6 +45,7 @@ _SAMPLED, _SAMPLES = 5, (1_000, 4_000)
 """One in so many of the larger side learns the first prices, but so many at least and at most."""
 _KEEP_OF_SAMPLE = 8
 """One in so many of them is remembered as one of the best, and as many as others."""
+_ROWS_AT_ONCE = 10_000
 _MOST_ROUNDS = 8
 _LARGE_BONUS = 2 * MAX_SCORE
 _RESIGNED = 20
@@ -268,17 +269,25 @@ class _Rounds:
         self._remember(pairs[order], scores[order])
 
     def _remember(self, pairs: Longs, scores: Ints) -> None:
-        if not len(self._pairs):
-            self._pairs, self._scores = pairs, scores
-            return
-        pairs = np.concatenate([self._pairs, pairs])
-        # Two runs that are sorted: merging them takes no longer than reading them.
-        order = np.argsort(pairs, kind="stable")
-        pairs = pairs[order]
-        fresh = np.ones(len(pairs), dtype=np.bool_)
-        np.not_equal(pairs[1:], pairs[:-1], out=fresh[1:])
-        self._pairs = pairs[fresh]
-        self._scores = np.concatenate([self._scores, scores])[order[fresh]]
+        # Some rows at once: of a large pool, the copies would be more than all that is kept.
+        marks = np.arange(0, len(self._inst.row_seats) + _ROWS_AT_ONCE, _ROWS_AT_ONCE) * self.width
+        known_at, told_at = np.searchsorted(self._pairs, marks), np.searchsorted(pairs, marks)
+        merged = np.empty(len(self._pairs) + len(pairs), dtype=np.int64)
+        worth = np.empty(len(merged), dtype=np.int32)
+        end = 0
+        for place in range(len(marks) - 1):
+            known = slice(known_at[place], known_at[place + 1])
+            told = slice(told_at[place], told_at[place + 1])
+            some = np.concatenate([self._pairs[known], pairs[told]])
+            # Two runs that are sorted: merging them takes no longer than reading them.
+            order = np.argsort(some, kind="stable")
+            some = some[order]
+            fresh = np.ones(len(some), dtype=np.bool_)
+            np.not_equal(some[1:], some[:-1], out=fresh[1:])
+            start, end = end, end + int(fresh.sum())
+            merged[start:end] = some[fresh]
+            worth[start:end] = np.concatenate([self._scores[known], scores[told]])[order[fresh]]
+        self._pairs, self._scores = merged[:end], worth[:end]
 
     @property
     def places(self) -> int:
