@@ -79,10 +79,10 @@ type: setup  ## mypy, strict, tests included
 	@$(RUN)mypy
 
 test: setup  ## every test that needs neither Java nor MongoDB
-	@$(RUN)pytest -n 3 --dist worksteal -m "not cluster and not long" $(PYTEST_ARGS)
+	@$(RUN)pytest -n 3 --dist worksteal -m "not cluster and not long" $(COVERAGE) $(PYTEST_ARGS)
 
-coverage:  ## `make test`, and whether it ran 90 % of services and shared: takes twice as long
-	@$(MAKE) test PYTEST_ARGS="--cov --cov-report=term:skip-covered --cov-fail-under=90 $(PYTEST_ARGS)"
+coverage: COVERAGE = --cov --cov-report=term:skip-covered --cov-fail-under=90
+coverage: test  ## `make test`, and whether it ran 90 % of services and shared: takes longer
 
 java:
 	@$(SERVERS)/require-java

@@ -55,7 +55,8 @@ async def lose_part(tx: Transaction, part_id: str) -> None:
     tally = Tally()
     for found in part.pairs:
         _drop(tx, tally, members, still, found)
-    tx.put(opened.counted(tally))
+    # Nor was anybody told why they wait: another round has something to do.
+    tx.put(opened.counted(tally).changed(left=None))
     tx.delete(part)
 
 

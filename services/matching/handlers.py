@@ -1,12 +1,12 @@
 """The use cases of matching: load, decide, save, emit."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import get_args
 
 from services.matching import access
 from services.matching.domain.pair import Pair, pause_reasons, stands
-from services.matching.domain.pool import PoolMember, Standing, digest_of
+from services.matching.domain.pool import Free, PoolMember
 from services.matching.domain.preview import Preview
 from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundKind, RoundProgress
@@ -27,6 +27,11 @@ from shared.events.participants import ParticipantEvent, ParticipantState, Role
 from shared.events.programs import ProgramClosed, ProgramPublished
 from shared.http.auth import Principal
 from shared.store.port import Transaction
+
+_PROVED_FOR = timedelta(days=7)
+"""For so long a rolling round is not run again on those whom it left: a release may have changed
+the rules that it went by.
+"""
 
 # -- what others tell -----------------------------------------------------------------------------
 
@@ -324,31 +329,34 @@ async def request_preview(
 
 
 async def request_rolling_round(
-    tx: Transaction, program_id: str, standings: Mapping[str, Standing], now: datetime
+    tx: Transaction, program_id: str, free: Free, now: datetime
 ) -> None:
     """Once a day, ask for a round of a rolling program, if it could find anybody a partner.
 
-    `standings` are those of all who are free in it. There is nothing to find where a side has
-    nobody, nor where nobody is free but those whom the last round left, as they stood then.
+    There is nothing to find where a side has nobody, nor where exactly those are free whom the last
+    round left, as they stood then.
     """
     program = await tx.require(Program, program_id)
     if not program.rolls(now):
         return
     program = program.changed(last_rolling_on=now.date())
-    sides = {role for standing in standings.values() for role in standing.roles}
-    if len(sides) == len(get_args(Role)) and not await _left(tx, program, standings):
+    if free.roles.issuperset(get_args(Role)) and not await _left(tx, program, free, now):
         _open_round(tx, program, "round", now)
     else:
         tx.put(program)
 
 
-async def _left(tx: Transaction, program: Program, standings: Mapping[str, Standing]) -> bool:
-    """Return whether these are those whom the last round left."""
+async def _left(tx: Transaction, program: Program, free: Free, now: datetime) -> bool:
+    """Return whether exactly these are those whom a round of the last days left."""
     last = await tx.find(
         Round, {"program_id": program.id}, order_by="requested_at", descending=True, limit=1
     )
-    left = digest_of(program.config.version, standings)
-    return any(one.status == "completed" and one.left == left for one in last)
+    return any(
+        one.status == "completed"
+        and (program.config.version, one.left) == (free.version, free.digest)
+        and now - one.requested_at < _PROVED_FOR
+        for one in last
+    )
 
 
 def _open_round(

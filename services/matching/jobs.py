@@ -1,11 +1,13 @@
 """What time brings in matching: proposals expire, terms end, rolling programs go round."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import TypeVar
 
 from services.matching import handlers
 from services.matching.domain.pair import Pair
+from services.matching.domain.pool import Free
 from services.matching.domain.program import Program
 from services.matching.repository import LIVING_STATUSES, OPEN_STATUSES, every, free_in
 from shared.errors import UnavailableError
@@ -45,7 +47,8 @@ def jobs(store: Store) -> tuple[Job, ...]:
         if program.rolls(now):
             # Outside of the transaction, for it takes as long as there are people.
             standings = await free_in(store, program, now)
-            await store.transact(handlers.request_rolling_round, program.id, standings, now)
+            free = await asyncio.to_thread(Free.of, program, standings)
+            await store.transact(handlers.request_rolling_round, program.id, free, now)
 
     async def request_rolling_rounds(now: datetime) -> None:
         await for_each(

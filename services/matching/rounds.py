@@ -108,8 +108,10 @@ class RoundRunner:
             if result is None:
                 return False
             parts = await self._write_down(begun, found, result)
+            waiting = {who: found.pool.standings[who] for who in result.unmatched}
+            left = await asyncio.to_thread(digest_of, found.configuration, waiting)
             settled = await self._store.transact(
-                _settle, begun, found, result, parts, self._clock.now()
+                _settle, begun, found, result, parts, left, self._clock.now()
             )
             # None where the program changed meanwhile: all is found anew.
             if settled is not None:
@@ -262,7 +264,13 @@ def _runs(opened: Round, begun: Round) -> bool:
 
 
 async def _settle(
-    tx: Transaction, begun: Round, found: _Found, result: Result, parts: int, now: datetime
+    tx: Transaction,
+    begun: Round,
+    found: _Found,
+    result: Result,
+    parts: int,
+    left: str,
+    now: datetime,
 ) -> bool | None:
     """Take the result; False where somebody else runs the round, None where it is found anew."""
     opened = await tx.require(Round, begun.id)
@@ -274,12 +282,7 @@ async def _settle(
         or program.policy(now) != found.task.order.policy
     ):
         return None
-    left = {who: found.pool.standings[who] for who in result.unmatched}
-    tx.put(
-        opened.settle(
-            found.pool.snapshot, result, parts=parts, left=digest_of(found.configuration, left)
-        )
-    )
+    tx.put(opened.settle(found.pool.snapshot, result, parts=parts, left=left))
     return True
 
 

@@ -419,6 +419,8 @@ async def test_a_part_that_can_not_be_committed_is_lost_alone(
     waiting = {one.id: one.unmatched for one in await two.all(PoolMember) if one.unmatched}
     assert waiting == dict.fromkeys(lost, "no_partner_left")
     assert await two.all(RoundPart) == []
+    (ended,) = await two.all(Round)
+    assert ended.left is None
 
     # Nothing comes again, and the program is free.
     await two.run()

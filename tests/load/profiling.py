@@ -2,6 +2,7 @@
 
 import cProfile
 import pstats
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,8 +12,10 @@ _DEAREST = 40
 
 
 async def profiled(title: str, run: Callable[[], Awaitable[object]]) -> Profile:
-    """Return the functions of this thread that a run spends most time in, without their callees."""
-    profiler = cProfile.Profile()
+    """Return the functions of this thread that a run spends most processor time in, without their
+    callees.
+    """
+    profiler = cProfile.Profile(time.thread_time)
     profiler.enable()
     try:
         await run()

@@ -86,6 +86,7 @@ async def test_every_stage_measures_something(kafka: KafkaCluster) -> None:
     assert [stage.name for stage in bench.stages] == list(STAGES)
     for stage in bench.stages:
         assert stage.figures or stage.profiles, stage.name
+        assert all(profile.costs for profile in stage.profiles), stage.name
         for figure in stage.figures:
             assert figure.value > 0, figure
     assert bench.model_validate_json(bench.model_dump_json()) == bench

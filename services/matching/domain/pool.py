@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
@@ -292,6 +293,22 @@ class PoolMember(Document):
         if role == "mentor":
             return self.changed(mentor_seat=seat)
         return self.changed(mentee_seat=seat)
+
+
+@dataclass(frozen=True)
+class Free:
+    """Who is free in a program: in which roles, and a digest of how they stand under a version."""
+
+    version: int
+    roles: frozenset[Role]
+    digest: str
+
+    @classmethod
+    def of(cls, program: Program, standings: Mapping[str, Standing]) -> Self:
+        """Sum up how these stand."""
+        version = program.config.version
+        roles = frozenset(role for standing in standings.values() for role in standing.roles)
+        return cls(version, roles, digest_of(version, standings))
 
 
 def digest_of(version: int, standings: Mapping[str, Standing]) -> str:

@@ -2,7 +2,7 @@
 
 Each round looks at all pairs once and keeps, for every bidder, the columns with the most score
 less price; an auction on what is kept makes new prices; these show the next round where to look.
-In a large pool, the first rounds look only at the pairs within each tenth of the people.
+In a large pool, the first rounds look only at the pairs within parts of the people.
 Linear programming duality says how much any other matching could have (DESIGN: the certificate):
 with the prices of the seats and each bidder's best score less price over all pairs, no matching
 of as many pairs has a higher total than their sum. All numbers are integers.
@@ -91,7 +91,7 @@ def assign(
 ) -> Assignment:
     """Match as many as can be, then with the highest total; where the places of the one side and
     of the other make more than `proved_up_to` pairs, with one as high as the tolerance asks for.
-    Prices are learned in parts of `least_part` people a side at least.
+    Prices are learned in parts that have `least_part` people of the larger side at least.
 
     When the watch's time is up, which is asked after each look at all pairs, the best until then
     is returned; one there is always. Proving makes prices of 1,000 points for each place of the
@@ -102,7 +102,8 @@ def assign(
     rounds = _Rounds(inst, kernels)
     people = (len(inst.rows.people), len(inst.columns.people))
     number = max(1, min(max(people) // least_part, _PARTS, *people))
-    watch.hear(Progress("looking within parts", 0.05, None))
+    first_look = "looking within parts" if number > 1 else "looking at all pairs"
+    watch.hear(Progress(first_look, 0.05, None))
     rounds.look_in_parts(prices, number)
     watch.hear(Progress("bidding", 0.1, None))
     # What the first round remembers is thin: who would have to pay far more than is usual gives

@@ -55,8 +55,8 @@ def solve_large(
     """Do what `solve` does, for pools of any size, with a total within `gap` of the largest.
 
     As many are matched as can be; up to `proved_up_to` pairs of places there is no gap, unless the
-    watch's time is up. Prices are learned in parts of `least_part` people a side at least.
-    Raises RepeatedError for a repeated participant.
+    watch's time is up. Prices are learned in parts that have `least_part` people of the larger
+    side at least. Raises RepeatedError for a repeated participant.
     """
     columns = pack(pool, seed, policy.term_middle)
     inst = instance(columns, policy)
