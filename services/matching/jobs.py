@@ -46,7 +46,10 @@ def jobs(store: Store) -> tuple[Job, ...]:
     async def request_rolling_round(program: Program, now: datetime) -> None:
         if program.rolls(now):
             # Outside of the transaction, for it takes as long as there are people.
-            standings = await free_in(store, program, now)
+            middle = program.policy(now).term_middle
+            standings = {
+                member.id: member.standing(middle) async for member in free_in(store, program.id)
+            }
             free = await asyncio.to_thread(Free.of, program, standings)
             await store.transact(handlers.request_rolling_round, program.id, free, now)
 

@@ -1,11 +1,10 @@
 """What matching keeps, and the queries that need a name."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import TypeVar
 
 from services.matching.domain.pair import Pair
-from services.matching.domain.pool import PoolMember, Standing
+from services.matching.domain.pool import PoolMember
 from services.matching.domain.preview import Preview
 from services.matching.domain.program import Program
 from services.matching.domain.round import Round, RoundPart, RoundProgress
@@ -56,14 +55,11 @@ def pool(reader: Reader, program_id: str) -> AsyncIterator[PoolMember]:
     return every(reader, PoolMember, {"program_id": program_id, "status": "enrolled"})
 
 
-async def free_in(reader: Reader, program: Program, now: datetime) -> dict[str, Standing]:
-    """Return how everybody stands whom a round of the program at `now` could match."""
-    middle = program.policy(now).term_middle
-    return {
-        member.id: standing
-        async for member in pool(reader, program.id)
-        if (standing := member.standing(middle)).roles
-    }
+async def free_in(reader: Reader, program_id: str) -> AsyncIterator[PoolMember]:
+    """Yield everybody whom a round of the program could match, by id."""
+    async for member in pool(reader, program_id):
+        if member.free_roles:
+            yield member
 
 
 async def open_pairs_of(reader: Reader, participant_id: str) -> list[Pair]:

@@ -17,7 +17,7 @@ from services.matching.engine.task import Order, Task
 from services.matching.engine.watch import Progress
 from services.matching.handlers import end_round
 from services.matching.jobs import for_each
-from services.matching.repository import LIVING_STATUSES, every, pool, require_program
+from services.matching.repository import LIVING_STATUSES, every, free_in, require_program
 from services.matching.solver import solve_apart
 from shared import metrics
 from shared.clock import Clock, monotonic
@@ -219,10 +219,9 @@ async def _forget_part(tx: Transaction, part_id: str) -> None:
 async def read_pool(store: Store, program: Program, policy: Policy, now: datetime) -> PoolRead:
     """Read everybody who is free in a program, page by page."""
     snapshot, lines, standings = Snapshot(), list[bytes](), dict[str, Standing]()
-    async for member in pool(store, program.id):
-        if member.available("mentor") or member.available("mentee"):
-            lines.append(snapshot.add(member.candidate(program, now)))
-            standings[member.id] = member.standing(policy.term_middle)
+    async for member in free_in(store, program.id):
+        lines.append(snapshot.add(member.candidate(program, now)))
+        standings[member.id] = member.standing(policy.term_middle)
     return PoolRead(lines, snapshot.id(policy), standings)
 
 

@@ -158,6 +158,11 @@ class PoolMember(Document):
             and self.seat(role).pair_id is None
         )
 
+    @property
+    def free_roles(self) -> tuple[Role, ...]:
+        """The roles in which a round may match the participant."""
+        return tuple(role for role in get_args(Role) if self.available(role))
+
     def mark(self) -> str:
         """Return a digest of all that a round makes of the member, but for what it changes."""
         own = {"version", "unmatched", "explained", "mentor_seat", "mentee_seat"}
@@ -166,9 +171,8 @@ class PoolMember(Document):
 
     def standing(self, term_middle: date) -> Standing:
         """Return how the member stands before a round of a term with this middle."""
-        free = tuple(role for role in get_args(Role) if self.available(role))
         zone = self.profile.timezone if self.profile else None
-        return Standing(self.mark(), free, minutes_ahead(zone, term_middle))
+        return Standing(self.mark(), self.free_roles, minutes_ahead(zone, term_middle))
 
     def waiting_code(self, role: Role) -> WaitingCode | None:
         """Return why a participant has no pair in this role; None where they wait for none."""
@@ -199,7 +203,7 @@ class PoolMember(Document):
 
         Raises RuleViolationError for a member who is available in no role.
         """
-        free = [role for role in get_args(Role) if self.available(role)]
+        free = self.free_roles
         if not free:
             raise RuleViolationError("The participant is not available.", code="not_available")
         waited = max(now - self.ready_since(role) for role in free)

@@ -102,14 +102,18 @@ def assign(
     rounds = _Rounds(inst, kernels)
     people = (len(inst.rows.people), len(inst.columns.people))
     number = max(1, min(max(people) // least_part, _PARTS, *people))
-    first_look = "looking within parts" if number > 1 else "looking at all pairs"
-    watch.hear(Progress(first_look, 0.05, None))
-    rounds.look_in_parts(prices, number)
-    watch.hear(Progress("bidding", 0.1, None))
     # What the first round remembers is thin: who would have to pay far more than is usual gives
     # up in it rather than drive all prices up.
-    rounds.bid(bonus, COARSE)
-    if number > 1:
+    if number == 1:
+        watch.hear(Progress("looking at all pairs", 0.05, None))
+        rounds.look(prices)
+        watch.hear(Progress("bidding", 0.2, None))
+        rounds.bid(bonus, COARSE)
+    else:
+        watch.hear(Progress("looking within parts", 0.05, None))
+        rounds.look_in_parts(prices, number)
+        watch.hear(Progress("bidding", 0.1, None))
+        rounds.bid(bonus, COARSE)
         watch.hear(Progress("looking within parts", 0.15, None))
         rounds.look_in_parts(rounds.prices(), number)
         watch.hear(Progress("bidding", 0.2, None))
