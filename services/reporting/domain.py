@@ -222,8 +222,8 @@ class RosterFact(Fact):
         """Add what the role can draw on."""
         if self.as_of is not None:
             cells = _of_role(self.role)
-            found.count(cells, f"rosters.{self.role}", times)
-            found.count(cells, f"eligible.{self.role}", times * self.employed)
+            found.count(cells, f"rosters:{self.role}", times)
+            found.count(cells, f"eligible:{self.role}", times * self.employed)
 
 
 class ParticipantFact(Fact):
@@ -260,7 +260,7 @@ class ParticipantFact(Fact):
         found.count(ALL, "participants", times)
         for role in ROLES:
             if self.role in (role, "both"):
-                found.count(_of_role(role), f"participants.{role}", times)
+                found.count(_of_role(role), f"participants:{role}", times)
 
 
 class Terms(BaseModel):

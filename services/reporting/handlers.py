@@ -12,13 +12,13 @@ from services.reporting.domain import (
     add_response,
     add_round,
 )
-from services.reporting.kpis.bucket import Contribution, merge
+from services.reporting.kpis.bucket import Contribution
 from services.reporting.repository import StoredBucket, bucket_id
 from shared.events.envelope import Envelope, Event
 from shared.events.feedback import FeedbackSubmitted
 from shared.events.pairs import RoundCompleted
 from shared.events.programs import ProgramPublished
-from shared.store.port import Document, Transaction
+from shared.store.port import Transaction
 from shared.turns import in_turns
 
 Said = Sequence[tuple[Event, Envelope]]
@@ -41,7 +41,8 @@ async def learn_programs(tx: Transaction, said: Said) -> None:
 async def project(tx: Transaction, said: Said) -> None:
     """Let facts learn what was said of them, and the buckets count what that changed.
 
-    All of it is read at once, and written once however many of the events change it. Raises
+    Facts are read at once, and written once however many of the events change them; to buckets is
+    added without reading them. Raises
     InvalidInputError for a score that its scale does not have.
     """
     changes: Changes = defaultdict(Contribution)
@@ -89,20 +90,18 @@ async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
             known = before.get(document_id) or PersonFact(id=document_id)
             seen = known.seen(person, change)
             if seen is not known:
-                _keep(tx, seen, empty=not seen.times)
-    cells = {bucket_id(program_id, cell): (cell, more) for cell, more in change.by_cell().items()}
-    kept = await tx.get_many(StoredBucket, cells)
-    for document_id, (cell, counts) in cells.items():
-        stored = kept.get(document_id) or StoredBucket(
-            id=document_id, program_id=program_id, kind=cell.kind, value=cell.value
+                # Whom nothing is known of is as good as unknown.
+                if seen.times:
+                    tx.put(seen)
+                elif seen.version:
+                    tx.delete(seen)
+    for cell, counts in change.by_cell().items():
+        document_id = bucket_id(program_id, cell)
+        more = StoredBucket(
+            id=document_id,
+            program_id=program_id,
+            kind=cell.kind,
+            value=cell.value,
+            counts=dict(counts),
         )
-        bucket = stored.changed(counts=merge(stored.counts, counts))
-        _keep(tx, bucket, empty=not bucket.counts)
-
-
-def _keep(tx: Transaction, document: Document, *, empty: bool) -> None:
-    # Without empty documents, what is kept depends on the facts alone, not on their history.
-    if not empty:
-        tx.put(document)
-    elif document.version:
-        tx.delete(document)
+        tx.add(more)

@@ -3,8 +3,6 @@
 from functools import lru_cache
 from typing import ClassVar
 
-from pydantic import Field
-
 from services.reporting.domain import (
     PairFact,
     ParticipantFact,
@@ -14,12 +12,12 @@ from services.reporting.domain import (
 )
 from services.reporting.kpis.bucket import Bucket, Cell, Kind
 from shared.ids import derived_id
-from shared.store.port import Document, Index, Reader, Store
+from shared.store.port import Counters, Document, Index, Reader, Store
 
 _PAGE = 1000
 
 
-class StoredBucket(Document):
+class StoredBucket(Counters):
     """One bucket: small, so that an event rewrites little however many values a dimension has."""
 
     collection: ClassVar[str] = "buckets"
@@ -28,7 +26,6 @@ class StoredBucket(Document):
     program_id: str
     kind: Kind
     value: str
-    counts: dict[str, int] = Field(default_factory=dict)
 
 
 @lru_cache(maxsize=10_000)
@@ -48,13 +45,13 @@ DOCUMENTS: tuple[type[Document], ...] = (
 
 
 async def buckets(reader: Reader, program_id: str, kind: Kind) -> dict[str, Bucket]:
-    """Return a program's buckets of one dimension, by value."""
+    """Return a program's buckets of one dimension, by value, but those in which nothing counts."""
     found: dict[str, Bucket] = {}
     after: tuple[str, str] | None = None
     where = {"program_id": program_id, "kind": kind}
     while True:
         page = await reader.find(StoredBucket, where, after=after, limit=_PAGE)
-        found |= {bucket.value: bucket.counts for bucket in page}
+        found |= {bucket.value: bucket.counts for bucket in page if bucket.counts}
         if len(page) < _PAGE:
             return found
         after = (page[-1].id, page[-1].id)

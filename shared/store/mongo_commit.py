@@ -5,17 +5,17 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from pymongo.operations import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 
 from shared.clock import format_instant
 from shared.errors import StaleWriteError, UniqueViolationError
-from shared.store.mongo_driver import Database, Row, Session, Write
+from shared.store.mongo_driver import Database, Row, Session, Write, Written
 from shared.store.mongo_queries import INBOX, OUTBOX, STREAMS, inbox_id, to_row
-from shared.store.port import Document
-from shared.store.transaction import Commit, Outgoing
+from shared.store.port import Counters, Document
+from shared.store.transaction import Commit, Outgoing, body_of
 
 _RANDOM_BITS = 11
 
@@ -27,6 +27,8 @@ async def apply_commit(database: Database, session: Session, commit: Commit) -> 
     """
     for kind in dict.fromkeys(key[0] for key in (*commit.deletes, *commit.puts)):
         await _write_kind(database, session, commit, kind)
+    for counters, added in commit.adds.items():
+        await _add(database, session, counters, added.values())
     rows: list[Write] = [
         InsertOne({"_id": inbox_id(group, event_id)})
         for group, event_ids in commit.inbox.items()
@@ -55,16 +57,37 @@ async def _write_kind(
                 replaces.append(ReplaceOne({"_id": document_id, "version": base}, row))
             else:
                 inserts.append(InsertOne(row))
+    # In this order a unique value is free before another document takes it.
+    written = await _write(database, session, kind, [*deletes, *replaces, *inserts])
+    if written.deleted != len(deletes) or written.matched != len(replaces):
+        raise StaleWriteError(f"some of {kind.collection} changed meanwhile")
+
+
+async def _write(
+    database: Database, session: Session, kind: type[Document], writes: Sequence[Write]
+) -> Written:
     try:
-        # In this order a unique value is free before another document takes it.
-        written = await database.write(
-            kind.collection, [*deletes, *replaces, *inserts], session=session
-        )
+        return await database.write(kind.collection, writes, session=session)
     except UniqueViolationError as error:
         detail = f"another {kind.__name__.lower()} already has the same value"
         raise UniqueViolationError(detail) from error
-    if written.deleted != len(deletes) or written.matched != len(replaces):
-        raise StaleWriteError(f"some of {kind.collection} changed meanwhile")
+
+
+async def _add(
+    database: Database, session: Session, kind: type[Document], added: Iterable[Counters]
+) -> None:
+    updates: list[Write] = []
+    for counters in added:
+        row = to_row(counters.id, body_of(counters))
+        where = {"_id": row.pop("_id")}
+        amounts = {f"counts.{name}": amount for name, amount in row.pop("counts").items()}
+        del row["version"]
+        change: Row = {"$inc": amounts | {"version": 1}}
+        if row:
+            change["$setOnInsert"] = row
+        updates.append(UpdateOne(where, change, upsert=True))
+    if updates:
+        await _write(database, session, kind, updates)
 
 
 def _position_now() -> int:

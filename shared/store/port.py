@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Annotated, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from shared.events.envelope import Event
 from shared.frozen import of_checked
@@ -45,6 +45,30 @@ class Document(BaseModel):
     def changed(self, **fields: object) -> Self:
         """Return a copy with these fields; validated when it is stored and read back."""
         return of_checked(type(self), {**self.__dict__, **fields})
+
+
+def without_zeros(counts: dict[str, int]) -> dict[str, int]:
+    """Return the counters that are not zero."""
+    return (
+        {name: count for name, count in counts.items() if count} if 0 in counts.values() else counts
+    )
+
+
+class Counters(Document):
+    """A document with counters by name, to which `Transaction.add` adds without reading it.
+
+    A counter of zero is as good as none: neither is seen in `counts`. A name has no dot, and no $
+    before it: MongoDB's updates would take it for a path.
+    """
+
+    counts: Annotated[dict[str, int], AfterValidator(without_zeros)] = Field(default_factory=dict)
+
+    def plus(self, other: Self) -> Self:
+        """Return these counters with those of the other added."""
+        total = dict(self.counts)
+        for name, amount in other.counts.items():
+            total[name] = total.get(name, 0) + amount
+        return self.changed(counts=without_zeros(total))
 
 
 Scalar = str | int | float | bool | datetime | None
@@ -154,6 +178,14 @@ class Transaction(Reader, Protocol):
 
     def delete(self, document: Document) -> None:
         """Remove the document at commit; version-checked as `put` is."""
+        ...
+
+    def add(self, counters: Counters) -> None:
+        """Add to the counters stored under this id at commit; store these where there are none.
+
+        Fields beside `counts` are written with the first of them only. Nobody's version is checked,
+        for additions have no order. Raises ValueError for a name that no counter can have.
+        """
         ...
 
     def emit(self, event: Event, *, unlinked: bool = False) -> None:

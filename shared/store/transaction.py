@@ -12,7 +12,15 @@ from shared.events.envelope import Envelope, Event, data_schema
 from shared.events.topics import MAX_EVENT_BYTES
 from shared.ids import new_event_id
 from shared.store.conditions import meets, parameter, sort_key
-from shared.store.port import NO_CONDITIONS, Document, Reader, Scalar, Where
+from shared.store.port import (
+    NO_CONDITIONS,
+    Counters,
+    Document,
+    Reader,
+    Scalar,
+    Where,
+    without_zeros,
+)
 from shared.tracing import current_trace
 from shared.turns import in_turns
 
@@ -62,6 +70,8 @@ class Commit:
 
     puts: dict[tuple[type[Document], str], Document] = field(default_factory=dict)
     deletes: dict[tuple[type[Document], str], int] = field(default_factory=dict)
+    # By kind and id; no other write of the transaction is of the same document.
+    adds: dict[type[Document], dict[str, Counters]] = field(default_factory=dict)
     # The version each written document had when this transaction began: 0 for a new one.
     bases: dict[tuple[type[Document], str], int] = field(default_factory=dict)
     # Ids of events, in order, by consumer group.
@@ -70,15 +80,31 @@ class Commit:
     bodies: dict[tuple[type[Document], str], str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.puts or self.deletes or any(self.inbox.values()) or self.outgoing)
+        return bool(
+            self.puts
+            or self.deletes
+            or any(self.adds.values())
+            or any(self.inbox.values())
+            or self.outgoing
+        )
 
     async def encode(self) -> None:
         """Make the bodies. Raises ValueError for a document that could not be read back."""
         async for part in in_turns(self.puts.items()):
             for key, document in part:
-                # As `model_dump_json` does, without its own part of each call.
-                body = document.__pydantic_serializer__.to_json(document, warnings="error")
-                self.bodies[key] = body.decode()
+                self.bodies[key] = body_of(document)
+
+
+def body_of(document: Document) -> str:
+    """Return a document's JSON. Raises ValueError if it could not be read back."""
+    # As `model_dump_json` does, without its own part of each call.
+    return document.__pydantic_serializer__.to_json(document, warnings="error").decode()
+
+
+def _check_names(counters: Counters) -> None:
+    for name in counters.counts:
+        if not name or "." in name or "\0" in name or name.startswith("$"):
+            raise ValueError(f"{type(counters).__name__} can't have a counter named {name!r}")
 
 
 class SnapshotReads(Reader, Protocol):
@@ -104,12 +130,22 @@ class BufferedTransaction:
 
     async def get(self, kind: type[D], document_id: str) -> D | None:
         key = (kind, document_id)
+        await self._settle(kind)
         if key in self.commit.deletes:
             return None
         known = self.commit.puts.get(key) or self._loaded.get(key, _UNREAD)
         if known is _UNREAD:
             return await self._reads.get(kind, document_id)
         return cast("D | None", known)
+
+    async def _settle(self, kind: type[Document]) -> None:
+        """Write what was added to counters of a kind as any other document, for they are read."""
+        added = self.commit.adds.pop(kind, None)
+        if added:
+            stored = await self.get_many(cast("type[Counters]", kind), added)
+            for document_id, more in added.items():
+                known = stored.get(document_id)
+                self.put(more if known is None else known.plus(more))
 
     async def require(self, kind: type[D], document_id: str) -> D:
         document = await self.get(kind, document_id)
@@ -118,6 +154,7 @@ class BufferedTransaction:
         return document
 
     async def get_many(self, kind: type[D], document_ids: Collection[str]) -> dict[str, D]:
+        await self._settle(kind)
         wanted = tuple(dict.fromkeys(document_ids))
         if not wanted:
             return {}
@@ -146,6 +183,7 @@ class BufferedTransaction:
         after: tuple[Scalar, str] | None = None,
         limit: int = 1000,
     ) -> list[D]:
+        await self._settle(kind)
         own = {key[1]: doc for key, doc in self.commit.puts.items() if key[0] is kind}
         gone = {key[1] for key in self.commit.deletes if key[0] is kind}
         stored = await self._reads.find(
@@ -179,6 +217,7 @@ class BufferedTransaction:
         return found[:limit]
 
     async def count(self, kind: type[D], where: Where = NO_CONDITIONS) -> int:
+        await self._settle(kind)
         total = await self._reads.count(kind, where)
         touched = [key[1] for key in (*self.commit.puts, *self.commit.deletes) if key[0] is kind]
         for document_id in touched:
@@ -192,6 +231,10 @@ class BufferedTransaction:
 
     def put(self, document: D) -> D:
         key = (type(document), document.id)
+        if isinstance(document, Counters):
+            _check_names(document)
+            self._forget_added(document)
+            document = document.changed(counts=without_zeros(document.counts))
         base = self.commit.bases.setdefault(key, document.version)
         self.commit.deletes.pop(key, None)
         # What is deleted and made anew in one transaction goes on counting.
@@ -201,10 +244,28 @@ class BufferedTransaction:
 
     def delete(self, document: Document) -> None:
         key = (type(document), document.id)
+        if isinstance(document, Counters):
+            self._forget_added(document)
         base = self.commit.bases.setdefault(key, document.version)
         self.commit.puts.pop(key, None)
         if base:
             self.commit.deletes[key] = base
+
+    def add(self, counters: Counters) -> None:
+        _check_names(counters)
+        key = (type(counters), counters.id)
+        known = self.commit.puts.get(key)
+        if isinstance(known, Counters):
+            self.put(known.plus(counters))
+        elif key in self.commit.deletes:
+            self.put(counters)
+        else:
+            added = self.commit.adds.setdefault(type(counters), {})
+            before = added.get(counters.id)
+            added[counters.id] = counters if before is None else before.plus(counters)
+
+    def _forget_added(self, counters: Counters) -> None:
+        self.commit.adds.get(type(counters), {}).pop(counters.id, None)
 
     def emit(self, event: Event, *, unlinked: bool = False) -> None:
         trace = current_trace()

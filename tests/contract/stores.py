@@ -13,7 +13,7 @@ from pymongo.errors import OperationFailure
 from shared.clock import Clock, Instant
 from shared.events.programs import ProgramClosed
 from shared.store.mongo import MongoStore
-from shared.store.port import Document, Index, Store, Transaction
+from shared.store.port import Counters, Document, Index, Store, Transaction
 from shared.store.sqlite import SqliteStore
 
 
@@ -45,7 +45,16 @@ class Tally(Document):
     count: int = 0
 
 
-KINDS: tuple[type[Document], ...] = (Card, Tally)
+class Votes(Counters):
+    """Counters to which many add."""
+
+    collection: ClassVar[str] = "votes"
+    indexes: ClassVar[tuple[Index, ...]] = (Index(("motion",), unique=True),)
+
+    motion: str | None = None
+
+
+KINDS: tuple[type[Document], ...] = (Card, Tally, Votes)
 
 
 class OpenStores(Protocol):

@@ -4,9 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,39 +35,12 @@ from tests.contract.stores import (
     KINDS,
     START,
     Card,
-    MongoStores,
     OpenStores,
-    SqliteStores,
     Tally,
     add_one,
     closed,
     put_cards,
 )
-from tests.support.servers import MongoServer
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(START)
-
-
-@pytest.fixture(params=["sqlite", pytest.param("mongo", marks=pytest.mark.cluster)])
-async def stores(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
-) -> AsyncIterator[OpenStores]:
-    adapter: OpenStores
-    if request.param == "sqlite":
-        adapter = SqliteStores(tmp_path / "store.db", clock)
-    else:
-        server: MongoServer = request.getfixturevalue("mongo")
-        adapter = MongoStores(server.uri, clock)
-    yield adapter
-    await adapter.close()
-
-
-@pytest.fixture
-async def store(stores: OpenStores) -> Store:
-    return await stores.open()
 
 
 async def ids(store: Store | Transaction, where: dict[str, Condition]) -> list[str]:

@@ -45,11 +45,11 @@ def participation(of: Slice) -> Figure | None:
 
     `both` counts in both roles, and as one person. Nobody eligible is a share of zero.
     """
-    roles = [role for role in _ROLES if of[f"rosters.{role}"]]
+    roles = [role for role in _ROLES if of[f"rosters:{role}"]]
     if not roles:
         return None
-    part = sum(of[f"participants.{role}"] for role in roles)
-    eligible = sum(of[f"eligible.{role}"] for role in roles)
+    part = sum(of[f"participants:{role}"] for role in roles)
+    eligible = sum(of[f"eligible:{role}"] for role in roles)
     people = of["participants"] if len(roles) == len(_ROLES) else part
     return Figure(part / eligible if eligible else 0.0, eligible, people)
 

@@ -87,12 +87,12 @@ def _counted(store: str) -> int:
         client: pymongo.MongoClient[dict[str, Any]]
         with pymongo.MongoClient(uri) as client:
             rows: list[dict[str, Any]] = client[name]["buckets"].find().to_list()
-            return sum(int(row["count"]) for row in rows)
+            return sum(row["count"] if "count" in row else row["counts"]["pulses"] for row in rows)
     with sqlite3.connect(store) as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         if "buckets" in tables:
             ((count,),) = connection.execute("SELECT sum(count) FROM buckets")
         else:
-            query = "SELECT sum(json_extract(body, '$.count')) FROM d_buckets"
+            query = "SELECT sum(json_extract(body, '$.counts.pulses')) FROM d_buckets"
             ((count,),) = connection.execute(query)
     return int(count or 0)

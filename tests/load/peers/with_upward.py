@@ -16,19 +16,17 @@ from shared.events.feedback import FeedbackSubmitted
 from shared.messaging.consumer import Consumer
 from shared.messaging.dead_letters import ReceivedRecord
 from shared.store.mongo import MongoStore
-from shared.store.port import Document, Store, Transaction
+from shared.store.port import Counters, Store, Transaction
 from shared.store.sqlite import SqliteStore
 from tests.load.peers.work import Task, bucket_of
 
 _SERVICE = "peer"
 
 
-class Bucket(Document):
+class Bucket(Counters):
     """How many pulses were counted."""
 
     collection: ClassVar[str] = "buckets"
-
-    count: int = 0
 
 
 async def main() -> None:
@@ -56,11 +54,8 @@ async def main() -> None:
 
     @consumer.on_batch(FeedbackSubmitted)
     async def count(tx: Transaction, said: Sequence[tuple[FeedbackSubmitted, Envelope]]) -> None:
-        counts = Counter(bucket_of(event) for event, _ in said)
-        known = await tx.get_many(Bucket, counts)
-        for name, more in counts.items():
-            bucket = known.get(name) or Bucket(id=name)
-            tx.put(bucket.changed(count=bucket.count + more))
+        for name, more in Counter(bucket_of(event) for event, _ in said).items():
+            tx.add(Bucket(id=name, counts={"pulses": more}))
 
     broker = KafkaBroker(task.kafka, logger=None, allow_auto_create_topics=False)
     consumer.subscribe(broker)

@@ -34,9 +34,13 @@ class Projection:
             await self.consumer.process(chunk)
 
     async def buckets(self) -> dict[tuple[str, Cell], Bucket]:
-        """Return every bucket, by program and cell."""
+        """Return every bucket in which something counts, by program and cell."""
         found = await self.store.find(StoredBucket, limit=10_000)
-        return {(each.program_id, Cell(each.kind, each.value)): each.counts for each in found}
+        return {
+            (each.program_id, Cell(each.kind, each.value)): each.counts
+            for each in found
+            if each.counts
+        }
 
     async def dead_letters(self) -> list[str]:
         """Return why records could not be applied."""

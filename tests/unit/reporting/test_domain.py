@@ -237,8 +237,8 @@ def test_a_participant_takes_part_until_the_newest_word_says_otherwise() -> None
     for order in permutations(back):
         assert whole(of(participant_after(order))) == {
             "participants": 1,
-            "participants.mentor": 1,
-            "participants.mentee": 1,
+            "participants:mentor": 1,
+            "participants:mentee": 1,
         }
 
 

@@ -15,12 +15,12 @@ def of(bucket: Bucket, until: int = 0) -> Slice:
 
 def test_participation_sums_the_roles_and_counts_people_once() -> None:
     bucket = {
-        "rosters.mentor": 1,
-        "rosters.mentee": 1,
-        "eligible.mentor": 90,
-        "eligible.mentee": 10,
-        "participants.mentor": 12,
-        "participants.mentee": 8,
+        "rosters:mentor": 1,
+        "rosters:mentee": 1,
+        "eligible:mentor": 90,
+        "eligible:mentee": 10,
+        "participants:mentor": 12,
+        "participants:mentee": 8,
         "participants": 17,
     }
 
@@ -28,16 +28,16 @@ def test_participation_sums_the_roles_and_counts_people_once() -> None:
 
 
 def test_participation_waits_for_the_roster_of_a_role() -> None:
-    mentors = {"rosters.mentor": 1, "eligible.mentor": 90, "participants.mentor": 9}
+    mentors = {"rosters:mentor": 1, "eligible:mentor": 90, "participants:mentor": 9}
 
-    assert formulas.participation(of({"participants": 9, "participants.mentor": 9})) is None
+    assert formulas.participation(of({"participants": 9, "participants:mentor": 9})) is None
     assert formulas.participation(
-        of(mentors | {"participants": 14, "participants.mentee": 5})
+        of(mentors | {"participants": 14, "participants:mentee": 5})
     ) == Figure(0.1, 90, people=9)
 
 
 def test_participation_of_nobody_eligible_is_a_row_all_the_same() -> None:
-    assert formulas.participation(of({"rosters.mentor": 1})) == Figure(0.0, 0, people=0)
+    assert formulas.participation(of({"rosters:mentor": 1})) == Figure(0.0, 0, people=0)
 
 
 def test_match_rate_is_matched_of_the_pool() -> None:

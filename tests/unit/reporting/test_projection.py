@@ -70,7 +70,7 @@ async def test_programs_do_not_mix(tmp_path: Path) -> None:
         found = await running.buckets()
 
     assert {program for program, _ in found} == {"one", "other"}
-    assert all(counts["participants.mentor"] == 1 for counts in found.values())
+    assert all(counts["participants:mentor"] == 1 for counts in found.values())
 
 
 async def test_counts_of_parts_of_the_roster_are_not_the_eligible(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ async def test_counts_of_parts_of_the_roster_are_not_the_eligible(tmp_path: Path
         await running.consume(story.said)
         found = await running.buckets()
 
-    assert found[PROGRAM, WHOLE]["eligible.mentor"] == 50
+    assert found[PROGRAM, WHOLE]["eligible:mentor"] == 50
 
 
 async def test_a_rebuild_gives_the_live_buckets(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_totals_know_only_the_threshold() -> None:
 
 
 def test_a_kpi_has_no_row_in_a_dimension_that_it_is_not_defined_for() -> None:
-    bucket = {"rotated": 9, "matched": 9, "pooled": 9, "rosters.mentor": 1}
+    bucket = {"rotated": 9, "matched": 9, "pooled": 9, "rosters:mentor": 1}
     names = {
         kind: {
             row.kpi.name
