@@ -52,6 +52,10 @@ SESSION_TIMEOUT_SECONDS = 45.0
 # FastStream sleeps this long again after each empty poll, blind to what arrives meanwhile: it is
 # the latency of a quiet bus.
 _QUIET_MS = 20
+# What is taken from the bus at once where so much waits: several transactions, if the store wants
+# them smaller. While it commits one, the events of the next are parsed, and one commit of offsets
+# does for all.
+_RECORDS_AT_ONCE = 2000
 _HANDLER_ATTEMPTS = 3
 # Each is a whole round of the store's own attempts; only a handler that can never win loses all.
 _STALE_REDELIVERIES = 5
@@ -184,7 +188,7 @@ class Consumer:
             *self.topics,
             group_id=self.group,
             batch=True,
-            max_records=self._store.events_at_once,
+            max_records=max(_RECORDS_AT_ONCE, self._store.events_at_once),
             batch_timeout_ms=_QUIET_MS,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.NACK_ON_ERROR,
@@ -242,23 +246,37 @@ class Consumer:
         self._leaving.set()
 
     async def process(self, records: Sequence[ReceivedRecord]) -> None:
-        """Apply a batch in one transaction; if that fails, once more in ever smaller parts.
+        """Apply a batch in transactions of what the store wants at once.
 
-        Raises UnavailableError, StaleWriteError (the batch is to be redelivered; at its last
-        redelivery it is applied in parts instead) and DeadLetterLimitError.
+        If one fails, once more in ever smaller parts. Raises UnavailableError, StaleWriteError (the
+        batch is to be redelivered; at its last redelivery it is applied in parts instead) and
+        DeadLetterLimitError.
         """
         failpoint("consumer.before_apply")
-        deliveries: list[_Delivery] = []
-        async for part in in_turns(records):
-            deliveries += map(self._parse, part)
+        at_once = self._store.events_at_once
         before = self._breaker.copy()
         try:
+            deliveries = await self._parse_all(records[:at_once])
+            for start in range(at_once, len(records), at_once):
+                parsing = asyncio.create_task(self._parse_all(records[start : start + at_once]))
+                try:
+                    await self._apply_all(deliveries)
+                    deliveries = await parsing
+                finally:
+                    parsing.cancel()
+                self._progress_at = monotonic()
             await self._apply_all(deliveries)
         except BaseException:
             # The whole batch comes again, and its dead letters count once.
             self._breaker = before
             raise
         failpoint("consumer.after_apply")
+
+    async def _parse_all(self, records: Sequence[ReceivedRecord]) -> list[_Delivery]:
+        deliveries: list[_Delivery] = []
+        async for part in in_turns(records):
+            deliveries += map(self._parse, part)
+        return deliveries
 
     async def _apply_all(self, deliveries: Sequence[_Delivery]) -> None:
         before = self._breaker.copy()

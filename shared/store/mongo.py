@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from shared.clock import Clock
-from shared.errors import StoreUnavailableError
+from shared.errors import StaleWriteError, StoreUnavailableError, UnavailableError
 from shared.store.mongo_commit import apply_commit
 from shared.store.mongo_driver import Database, Session
 from shared.store.mongo_lease import MongoLease
@@ -155,12 +155,26 @@ class MongoStore:
 
         Whether it committed is unknown after a StoreUnavailableError about the commit: what makes
         a repetition harmless is the caller's own key or the inbox.
+
+        The first attempt takes events for new without a look at the inbox, for nearly all are. If
+        it fails, be it at the commit, which writes their ids, the next one looks.
         """
         opened = self._open
+        first = True
 
         async def attempt(session: Session) -> T:
-            transaction = BufferedTransaction(self._origin, MongoReads(opened.database, session))
-            result = await handler(transaction, *args, **kwargs)
+            nonlocal first
+            reads = MongoReads(opened.database, session, assume_new=first)
+            first = False
+            transaction = BufferedTransaction(self._origin, reads)
+            try:
+                result = await handler(transaction, *args, **kwargs)
+            except UnavailableError:
+                raise
+            except Exception as error:
+                if reads.assumed:
+                    raise StaleWriteError("some of the events may not be new") from error
+                raise
             commit = transaction.commit
             if commit:
                 await commit.encode()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shared.clock import ManualClock
 from shared.errors import (
     NotFoundError,
+    RuleViolationError,
     StaleWriteError,
     StoreUnavailableError,
     TooLargeError,
@@ -589,6 +590,29 @@ async def test_concurrent_deliveries_of_one_event_are_applied_once(store: Store)
     results = await asyncio.gather(*(store.transact(apply) for _ in range(10)))
     assert sum(results) == 1
     assert (await store.require(Tally, "t")).count == 1
+
+
+async def test_no_handler_fails_for_taking_an_old_event_for_new(store: Store) -> None:
+    async def apply(tx: Transaction) -> bool:
+        (new,) = await tx.first_times("g", ["e"])
+        if new:
+            if await tx.get(Card, "c") is not None:
+                raise RuleViolationError("It was applied before.")
+            tx.put(Card(id="c"))
+        return new
+
+    assert await store.transact(apply)
+    assert not await store.transact(apply)
+
+
+async def test_the_refusal_of_a_new_event_is_raised_as_it_is(store: Store) -> None:
+    async def refuse(tx: Transaction) -> None:
+        assert await tx.first_times("g", ["e"]) == [True]
+        raise RuleViolationError("Not this one.")
+
+    for _ in range(2):
+        with pytest.raises(RuleViolationError, match="Not this one"):
+            await store.transact(refuse)
 
 
 async def test_what_is_got_at_once_is_what_would_be_read(store: Store) -> None:

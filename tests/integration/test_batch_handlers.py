@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from shared.clock import SystemClock
-from shared.errors import RuleViolationError
+from shared.errors import RuleViolationError, StoreUnavailableError
 from shared.events.envelope import Envelope
 from shared.events.participants import Paused, Resumed
 from shared.messaging.consumer import Consumer
@@ -16,7 +16,7 @@ from shared.store.port import Document, Transaction
 from shared.store.sqlite import SqliteStore
 from tests.support.golden import golden_envelope, golden_event
 
-REFUSED = "pt_refused"
+REFUSED, AWAY = "pt_refused", "pt_away"
 
 
 class Seen(Document):
@@ -43,6 +43,8 @@ def consumer(store: SqliteStore) -> Consumer:
     async def note(tx: Transaction, name: str, people: Sequence[str]) -> None:
         if REFUSED in people:
             raise RuleViolationError("Not this one.")
+        if AWAY in people:
+            raise StoreUnavailableError("The store is away.")
         seen = await tx.get(Seen, name) or Seen(id=name)
         tx.put(seen.changed(calls=(*seen.calls, tuple(people))))
 
@@ -102,6 +104,29 @@ async def test_one_bad_event_among_many_costs_few_transactions(
     assert [person for part in parts for person in part] == people[:700] + people[701:]
     assert len(parts) <= 10
     assert len(await store.find(DeadLetter)) == 1
+
+
+async def test_a_batch_goes_in_transactions_of_what_the_store_wants_at_once(
+    store: SqliteStore, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqliteStore, "events_at_once", 3)
+    await consumer.process([told(Paused, person) for person in "abcdefgh"])
+
+    assert await calls(store, "paused") == [tuple("abc"), tuple("def"), tuple("gh")]
+
+
+async def test_what_a_batch_committed_before_it_failed_is_not_applied_again(
+    store: SqliteStore, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqliteStore, "events_at_once", 3)
+    batch = [told(Paused, person) for person in [*"abcd", AWAY, *"gh"]]
+    with pytest.raises(StoreUnavailableError):
+        await consumer.process(batch)
+    assert await calls(store, "paused") == [tuple("abc")]
+
+    batch[4] = told(Paused, "f")
+    await consumer.process(batch)
+    assert await calls(store, "paused") == [tuple("abc"), tuple("dfg"), ("h",)]
 
 
 async def test_a_dead_letter_of_a_batch_handler_is_applied_when_it_is_retried(
