@@ -90,6 +90,7 @@ class Service:
         self.consumer.subscribe(self._broker, platform.session_timeout_seconds)
         self._relay = Relay(parts.name, store, self._broker)
         self._purged = self._measured = _NEVER
+        self._looking: asyncio.Task[None] | None = None
         self._admission = Admission()
         self._scheduler = Scheduler(
             parts.name,
@@ -156,6 +157,8 @@ class Service:
             for scheduler in self._schedulers.values():
                 steps.push_async_callback(self._in_time, scheduler.stop)
             self.consumer.leave()
+            if self._looking is not None:
+                self._looking.cancel()
 
     async def _in_time(self, stop: Callable[[], Awaitable[None]]) -> None:
         # Clients may wait for brokers that never come back.
@@ -176,23 +179,40 @@ class Service:
         """Every few seconds, by either clock, set the alerts' gauges."""
         if _is_due(self._measured, now):
             self._measured = monotonic(), now
-            await self.flow()
+            # First what the store knows: by how much waits for a bus that is away, commands are
+            # refused. Brokers answer late then, which must not keep jobs waiting.
+            await self._look_at_store()
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look_at_bus())
+
+    async def _look_at_store(self) -> tuple[int, int]:
+        """Return how many events wait to be published, and how many dead letters are open."""
+        pending = (await self.store.outbox.depth()).pending
+        self._admission.outbox_pending = pending
+        dead = await self.store.count(DeadLetter, {"state": "open"})
+        metrics.DEAD_LETTERS_OPEN.labels(self.name).set(dead)
+        return pending, dead
+
+    async def _look_at_bus(self) -> None:
+        try:
+            await self.consumer.lag()
+        except UnavailableError as error:
+            self._log.warning("lag_unknown", error=error.detail)
+        except Exception as error:
+            self._log.error("lag_unknown", exc_info=error)
 
     async def flow(self) -> Flow:
         """Return what the service has not published, not consumed, and not done on time.
 
         Read in the direction of cause: what a job or an event made is seen in what comes after, so
-        all idle at once means at rest.
+        all idle at once means at rest. Raises UnavailableError.
         """
         scheduled_until = await self._scheduler.done_until()
         lag = await self.consumer.lag()
-        depth = await self.store.outbox.depth()
-        self._admission.outbox_pending = depth.pending
-        dead = await self.store.count(DeadLetter, {"state": "open"})
-        metrics.DEAD_LETTERS_OPEN.labels(self.name).set(dead)
+        pending, dead = await self._look_at_store()
         return Flow(
             service=self.name,
-            outbox_pending=depth.pending,
+            outbox_pending=pending,
             lag=lag,
             dead_letters_open=dead,
             stopped_because=self.consumer.stopped_because,

@@ -61,6 +61,8 @@ _HANDLER_ATTEMPTS = 3
 _STALE_REDELIVERIES = 5
 _DRAIN_SECONDS = 55.0
 _STUCK_SECONDS = 120.0
+# A client asks for as long as it takes; those who wait for the answer have other work.
+_LOOK_SECONDS = 5.0
 _MAX_REASON = 500
 
 
@@ -496,7 +498,7 @@ class Consumer:
     async def lag(self) -> int:
         """Return how many records the group has not committed yet, whichever replica reads them.
 
-        Sets the gauges of lag, too. Raises UnavailableError.
+        Sets the gauges of lag, too. Raises UnavailableError after some seconds without an answer.
         """
         if self._subscriber is None or self._offsets is None:
             return 0
@@ -508,8 +510,11 @@ class Consumer:
                 for number in client.partitions_for_topic(topic) or ()
             ]
         try:
-            ends, committed = await self._offsets.look(self._partitions)
-        except KafkaError as error:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                ends, committed = await self._offsets.look(self._partitions)
+        except (KafkaError, TimeoutError) as error:
+            self._lag.miss()
+            metrics.CONSUMER_LAG_SECONDS.labels(self.service).set(self._lag.seconds)
             raise UnavailableError("The bus does not answer.") from error
         self._lag.see(ends, committed)
         own = set(ends) & (client.assignment() if client is not None else set())

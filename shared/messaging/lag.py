@@ -26,13 +26,13 @@ class Lag:
         self.seconds = 0.0
         self._now = now
         self._seen: dict[TopicPartition, deque[tuple[int, float]]] = {}
+        self._since = now()  # when what waits now was first seen; else the last look
 
     def see(
         self, ends: Mapping[TopicPartition, int], committed: Mapping[TopicPartition, int]
     ) -> None:
         """Take a look: each partition's end and the offset that its group reads next."""
-        now = self._now()
-        oldest = now
+        now = oldest = self._now()
         for partition, end in ends.items():
             samples = self._seen.setdefault(partition, deque())
             if not samples or samples[-1][0] < end:
@@ -46,6 +46,14 @@ class Lag:
                 self._seen[partition] = deque(list(samples)[::2])
         self.records = sum(end - committed[partition] for partition, end in ends.items())
         self.seconds = now - oldest
+        self._since = oldest
+
+    def miss(self) -> None:
+        """Note that no look was possible: something may have waited since the last.
+
+        So an alert on the seconds speaks while the bus is away.
+        """
+        self.seconds = self._now() - self._since
 
 
 class _Client(Protocol):

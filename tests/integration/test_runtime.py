@@ -1,11 +1,15 @@
 """A service's start and stop, when not all goes well."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
-from shared.errors import StoreUnavailableError
+from shared.errors import StoreUnavailableError, UnavailableError
+from shared.messaging import consumer
+from shared.messaging.lag import Offsets
 from tests.support.platform import running_platform
 
 
@@ -62,6 +66,34 @@ async def test_a_scheduler_that_ended_is_told_whichever_it_is(tmp_path: Path, na
         assert (live.status_code, live.text) == (503, f"matching: the {name} ended\n")
         scheduler.start()
         assert (await client.get("/livez")).status_code == 200
+
+
+async def test_while_the_bus_does_not_answer_jobs_go_on_and_what_waits_for_it_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_offsets: Offsets, _partitions: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Offsets, "look", hang)
+    monkeypatch.setattr(consumer, "_LOOK_SECONDS", 0.1)
+    async with running_platform(tmp_path, ["sessions"]) as platform:
+        (service,) = platform.platform.services
+        service._admission.outbox_pending = 77
+        for _ in range(200):
+            platform.clock.set(platform.clock.now() + timedelta(minutes=1))
+            await asyncio.sleep(0.05)
+            behind = platform.clock.now() - await service._scheduler.done_until()
+            if not service._admission.outbox_pending and lag_seconds("sessions"):
+                break
+        assert service._admission.outbox_pending == 0
+        assert lag_seconds("sessions") > 0
+        assert behind < timedelta(minutes=10)
+        with pytest.raises(UnavailableError):
+            await service.flow()
+
+
+def lag_seconds(service: str) -> float:
+    return REGISTRY.get_sample_value("upward_consumer_lag_seconds", {"service": service}) or 0.0
 
 
 async def test_probes_say_what_only_a_restart_would_mend(tmp_path: Path) -> None:

@@ -57,3 +57,22 @@ def test_a_long_standstill_keeps_its_beginning_in_bounded_memory() -> None:
         looks.at(100 + number, (number + 1, 0))
     assert looks.lag.seconds == 4999
     assert sum(len(samples) for samples in looks.lag._seen.values()) < 1000
+
+
+def test_what_could_not_be_looked_at_may_have_waited_since_the_last_look() -> None:
+    looks = Looks()
+    looks.at(100, (5, 5))
+    looks.time = 130
+    looks.lag.miss()
+    assert (looks.lag.records, looks.lag.seconds) == (0, 30)
+    assert looks.at(140, (5, 5)).seconds == 0
+
+
+def test_what_waited_before_goes_on_waiting_while_nobody_can_look() -> None:
+    looks = Looks()
+    looks.at(100, (6, 5))
+    looks.at(120, (6, 5))
+    looks.time = 130
+    looks.lag.miss()
+    assert looks.lag.seconds == 30
+    assert looks.at(140, (6, 5)).seconds == 40
