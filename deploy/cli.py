@@ -574,6 +574,20 @@ def topics_apply(
         out.print(f"{len(changes)} changes; nothing was done.", highlight=False)
 
 
+@topics_app.command("rights")
+def topics_rights(
+    user: Annotated[
+        str, typer.Option("--user", help="Names of the services' users; `{service}` stands for it.")
+    ] = "upward-{service}",
+) -> None:
+    """Print the rights that the services' users need, as options of Kafka's kafka-acls.sh."""
+    from deploy.cluster.rights import rights
+
+    for right in rights():
+        name = user.replace("{service}", right.service)
+        out.print(right.options(name), highlight=False, soft_wrap=True)
+
+
 @app.command()
 def migrate(
     services: Annotated[

@@ -42,6 +42,10 @@ CONSUMED = Counter(
 CONSUMER_RETRIES = Counter(
     "upward_consumer_retries_total", "Batches tried again after a transient error", ["service"]
 )
+# Its polls did nothing but fail. Grows: the brokers refuse it, most likely a right is missing.
+CONSUMER_REPLACED = Counter(
+    "upward_consumer_replaced_total", "Kafka clients given up for a new one", ["service"]
+)
 # Dead letters that nobody has handled. Any: `upward dlq list`.
 DEAD_LETTERS_OPEN = Gauge(
     "upward_dead_letters_open", "Dead letters not yet retried or dropped", ["service"]

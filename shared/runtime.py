@@ -182,6 +182,7 @@ class Service:
             # First what the store knows: by how much waits for a bus that is away, commands are
             # refused. Brokers answer late then, which must not keep jobs waiting.
             await self._look_at_store()
+            self.consumer.mend()
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look_at_bus())
 

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from faststream.kafka import KafkaBroker
 from starlette.types import ASGIApp
 
 from deploy.builders import BUILDERS
@@ -20,6 +19,7 @@ from deploy.cluster.settings import (
 from shared.clock import Clock, FileClock, SystemClock
 from shared.http.auth import TokenVerifier
 from shared.http.jwks import JwkSet
+from shared.messaging.watched import WatchedKafkaBroker
 from shared.runtime import Service
 from shared.store.mongo import MongoStore
 
@@ -54,9 +54,9 @@ class ClusterPlatform:
             clock=self.clock,
         )
 
-    def broker(self, service: str) -> KafkaBroker:
+    def broker(self, service: str) -> WatchedKafkaBroker:
         """Return a broker connection for the service, not yet started."""
-        return KafkaBroker(
+        return WatchedKafkaBroker(
             list(self._kafka.servers),
             client_id=f"upward-{service}",
             acks="all",

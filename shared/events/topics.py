@@ -13,7 +13,7 @@ MAX_EVENT_BYTES = 256 * 1024
 class Topic:
     """A topic of the contract.
 
-    `readers` are the services that read it by default; a public topic is open to any subscriber.
+    `readers` are the services that consume it; a public topic is open to any other subscriber.
     `retention_days` of None keeps records for good.
     """
 
@@ -42,15 +42,10 @@ TOPICS: dict[str, Topic] = {
     topic.name: topic
     for topic in (
         Topic(PROGRAMS, "enrollment", ("matching", "sessions", "feedback", "reporting")),
-        Topic(
-            PARTICIPANTS,
-            "enrollment",
-            ("matching", "sessions", "feedback", "reporting"),
-            access="restricted",
-        ),
+        Topic(PARTICIPANTS, "enrollment", ("matching", "reporting"), access="restricted"),
         Topic(PAIRS, "matching", ("sessions", "feedback", "reporting")),
         Topic(SESSIONS, "sessions", ("feedback", "reporting")),
-        Topic(FEEDBACK, "feedback", ("matching", "reporting"), access="restricted"),
+        Topic(FEEDBACK, "feedback", ("reporting",), access="restricted"),
         Topic(SURVEYS, "feedback", ()),
         *(
             Topic(

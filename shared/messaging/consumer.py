@@ -35,6 +35,7 @@ from shared.messaging.dead_letters import DeadLetter, ReceivedRecord, bury
 from shared.messaging.gaps import GapGuard, Positions, RecordsDeletedError
 from shared.messaging.lag import Lag, Offsets
 from shared.messaging.parsing import PermanentError, parse_data, parse_envelope
+from shared.messaging.watched import WatchedConsumer
 from shared.store.port import Store, Transaction
 from shared.tracing import Trace, next_traceparent, traced
 from shared.turns import in_turns
@@ -61,6 +62,10 @@ _HANDLER_ATTEMPTS = 3
 _STALE_REDELIVERIES = 5
 _DRAIN_SECONDS = 55.0
 _STUCK_SECONDS = 120.0
+# Kafka's clients raise what passes soon, too.
+_POLLS_FAIL_SECONDS = 15.0
+_REPLACE_SECONDS = 30.0
+_REPLACE_PAUSE_SECONDS = 5.0
 # A client asks for as long as it takes; those who wait for the answer have other work.
 _LOOK_SECONDS = 5.0
 _MAX_REASON = 500
@@ -136,6 +141,7 @@ class Consumer:
         self._partitions: list[TopicPartition] = []
         self._progress_at = monotonic()
         self._stopping: asyncio.Task[None] | None = None
+        self._replacing: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
         self._log = get_logger(service)
 
@@ -246,6 +252,35 @@ class Consumer:
     def leave(self) -> None:
         """Wait for nothing any more: the service stops."""
         self._leaving.set()
+        if self._replacing is not None:
+            self._replacing.cancel()
+
+    def mend(self) -> None:
+        """Have a client replaced that has done nothing but fail for a while; returns at once."""
+        if self._subscriber is None or self._busy_replacing:
+            return
+        client = self._subscriber.consumer
+        since = client.failing_since if isinstance(client, WatchedConsumer) else None
+        if since is not None and monotonic() - since > _POLLS_FAIL_SECONDS:
+            self._replacing = asyncio.create_task(self._replace_client(self._subscriber))
+
+    @property
+    def _busy_replacing(self) -> bool:
+        return self._replacing is not None and not self._replacing.done()
+
+    async def _replace_client(self, subscriber: BatchSubscriber) -> None:
+        """Stop the client and start another one, until one starts."""
+        metrics.CONSUMER_REPLACED.labels(self.service).inc()
+        while True:
+            try:
+                async with asyncio.timeout(_REPLACE_SECONDS):
+                    await subscriber.stop()
+                    await subscriber.start()
+            except Exception as error:
+                self._log.warning("bus_refused", error=repr(error))
+            else:
+                return
+            await asyncio.sleep(_REPLACE_PAUSE_SECONDS)
 
     async def process(self, records: Sequence[ReceivedRecord]) -> None:
         """Apply a batch in transactions of what the store wants at once.
@@ -485,7 +520,7 @@ class Consumer:
 
     def alive(self) -> bool:
         """Return whether the consume loop turns, or was stopped on purpose."""
-        if self._subscriber is None or self.stopped_because is not None:
+        if self._subscriber is None or self.stopped_because is not None or self._busy_replacing:
             return True
         # A client can lose its way after a rebalance or a broker's restart, running and assigned
         # but fetching nothing. One that fails and backs off is at work: it waits for others.

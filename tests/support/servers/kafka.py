@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from tests.support.servers.guard import Guard
 from tests.support.servers.process import TOOLS, ServerError, ServerProcess, free_ports
 
 _JARS = TOOLS / "kafka"
@@ -50,14 +51,22 @@ class KafkaCluster:
     """
 
     def __init__(
-        self, folder: Path, nodes: int = 1, settings: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        nodes: int = 1,
+        settings: Mapping[str, str] | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """Raises ServerError when the broker's files or Java are not there."""
+        """With a guard, clients need TLS, a password and rights; of one node only.
+
+        Raises ServerError when the broker's files or Java are not there.
+        """
         if not _JARS.is_dir() or shutil.which("java") is None:
             msg = "there is no Kafka broker: it takes Java 17, and `make test-cluster` fetches it"
             raise ServerError(msg)
-        ports = free_ports(2 * nodes)
-        self._ports, controllers = ports[:nodes], ports[nodes:]
+        ports = free_ports(3 * nodes)
+        self._ports, controllers, internal = ports[:nodes], ports[nodes : 2 * nodes], ports[-1]
+        self._guard = guard
         numbers = range(1, nodes + 1)
         voters = ",".join(
             f"{number}@127.0.0.1:{port}" for number, port in zip(numbers, controllers, strict=True)
@@ -70,6 +79,7 @@ class KafkaCluster:
                     **_settings(nodes),
                     **_addresses(number, port, controller, voters),
                     "log.dirs": str(folder / f"kafka-{number}" / "data"),
+                    **(guard.settings(port, controller, internal) if guard is not None else {}),
                     **{k: v.replace("{node}", str(number)) for k, v in (settings or {}).items()},
                 },
             )
@@ -117,11 +127,13 @@ class KafkaCluster:
 
     def _format(self) -> None:
         cluster_id = uuid.uuid4().hex[:22]
+        users = [] if self._guard is None else self._guard.format_options()
         for node in self.nodes:
             done = subprocess.run(
                 [
                     *(*_JAVA, "kafka.tools.StorageTool", "format"),
                     *("--cluster-id", cluster_id, "--config", str(node.settings_file)),
+                    *users,
                 ],
                 capture_output=True,
                 text=True,

@@ -1,0 +1,148 @@
+"""A Kafka that allows nothing by itself: TLS, passwords, and the rights that we say are needed."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
+
+from deploy.cluster.rights import Right, rights
+from deploy.cluster.settings import KafkaSettings
+from deploy.cluster.topics import TopicsAdmin
+from shared.events.topics import SERVICES
+from tests.support.cluster import Replica, UpwardCluster, until
+from tests.support.demo import ROOT
+from tests.support.servers import KafkaCluster, MongoServer, ServerError
+from tests.support.servers.guard import Guard
+from tests.support.story import SPEC
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+ADMIN = "admin"
+USERS = {ADMIN: "secret of admin"} | {f"upward-{name}": f"secret of {name}" for name in SERVICES}
+# As Kafka numbers them.
+_TYPES = {"topic": 2, "group": 3}
+_OPERATIONS = {"Read": 3, "Write": 4}
+_LITERAL, _ALLOW = 3, 3
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Guard:
+    return Guard(tmp_path / "guard", USERS, ADMIN)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, guard: Guard) -> Iterator[KafkaCluster]:
+    try:
+        cluster = KafkaCluster(tmp_path / "kafka", guard=guard)
+    except ServerError as error:
+        pytest.skip(str(error))
+    with cluster:
+        yield cluster
+
+
+def login(guard: Guard, user: str) -> dict[str, str]:
+    """Return the environment that makes a process this user."""
+    return {
+        "UPWARD_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "UPWARD_KAFKA_SASL_USERNAME": user,
+        "UPWARD_KAFKA_SASL_PASSWORD": USERS[user],
+        "UPWARD_KAFKA_SSL_CA_FILE": str(guard.ca_file),
+    }
+
+
+@pytest.fixture
+async def admin(guarded: KafkaCluster, guard: Guard) -> AsyncIterator[TopicsAdmin]:
+    settings = KafkaSettings.model_validate(
+        {
+            "servers": (guarded.bootstrap,),
+            "security_protocol": "SASL_SSL",
+            "sasl_username": ADMIN,
+            "sasl_password": USERS[ADMIN],
+            "ssl_ca_file": guard.ca_file,
+        }
+    )
+    async with TopicsAdmin(settings) as running:
+        yield running
+
+
+def as_request(right: Right) -> tuple[int, str, int, str, str, int, int]:
+    user, kind = f"User:upward-{right.service}", _TYPES[right.resource]
+    return kind, right.name, _LITERAL, user, "*", _OPERATIONS[right.operation], _ALLOW
+
+
+async def grant(admin: TopicsAdmin, granted: Iterable[Right]) -> None:
+    for right in granted:
+        answer: Any = await admin._client._send_request(CreateAclsRequest(*as_request(right)))
+        assert not answer.creation_responses[0][0], answer
+
+
+async def revoke(admin: TopicsAdmin, right: Right) -> None:
+    answer: Any = await admin._client._send_request(DeleteAclsRequest(*as_request(right)))
+    assert len(answer.filter_responses[0][2]) == 1, answer
+
+
+def apply_topics(replica: Replica) -> "subprocess.CompletedProcess[str]":
+    """Try as a service what it has no right to: to create topics."""
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "topics", "apply", "--replication", "1"],
+        cwd=ROOT,
+        env=replica.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def test_services_run_with_their_rights_alone_and_come_back_when_one_was_taken_away(
+    tmp_path: Path, guarded: KafkaCluster, guard: Guard, admin: TopicsAdmin, mongo: MongoServer
+) -> None:
+    cluster = UpwardCluster(
+        tmp_path / "cluster",
+        guarded.bootstrap,
+        mongo.uri,
+        replicas=1,
+        services=("enrollment", "matching"),
+        env=login(guard, ADMIN),
+    )
+    for replica in cluster.all:
+        replica.configure(**login(guard, f"upward-{replica.service}"))
+    (enrollment,), (matching,) = cluster.of("enrollment"), cluster.of("matching")
+    await grant(admin, rights())
+
+    refused = apply_topics(enrollment)
+    assert refused.returncode != 0
+    assert "Authorization failed" in refused.stderr, refused
+    cluster.prepare()
+
+    def applied(number: int) -> bool:
+        return matching.metric("upward_consumed_total", outcome="applied") >= number
+
+    try:
+        cluster.start()
+        async with cluster.client() as client:
+            office = cluster.issuer.issue("hanna", ("coordinator",), ("first", "second"))
+
+            async def publish(program: str) -> None:
+                path = f"/enrollment/v1/programs/{program}"
+                await client.send("PUT", office, path, SPEC, key=f"publish-{program}")
+
+            await publish("first")
+            await until(lambda: applied(1), 30, "matching applied the program")
+
+            own_group = Right("matching", "Read", "group", "upward.matching")
+            await revoke(admin, own_group)
+            await until(
+                lambda: matching.metric("upward_consumer_replaced_total") >= 1,
+                60,
+                "matching gave its client up",
+            )
+            assert matching.live()
+            await publish("second")
+            await grant(admin, [own_group])
+            await until(lambda: applied(2), 60, "matching came back")
+    finally:
+        cluster.kill()
