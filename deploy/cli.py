@@ -40,7 +40,7 @@ from shared.errors import UpwardError
 from shared.events.topics import SERVICES, TOPICS
 from shared.http.auth import ROLES, LocalIssuer, Role
 from shared.ids import keyed_id
-from shared.logging import configure_logging
+from shared.logging import configure_logging, take_over_libraries
 
 if TYPE_CHECKING:
     from deploy.cluster.settings import KafkaSettings
@@ -168,6 +168,7 @@ def set_log_level() -> None:
     if level not in LOG_LEVELS:
         fail(f"UPWARD_LOG_LEVEL is {level!r}.", f"Choose one of {', '.join(LOG_LEVELS)}.")
     configure_logging(level)
+    take_over_libraries(level)
 
 
 def show(value: object) -> None:

@@ -2,11 +2,18 @@
 
 import logging
 import sys
+from collections import Counter
+from collections.abc import Callable
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from shared.clock import monotonic
 from shared.tracing import current_trace
+
+_QUIET_SECONDS = 10.0
+# Some libraries put values into the texts themselves: those are not kept for good.
+_TEXTS = 1000
 
 
 def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -33,6 +40,40 @@ def configure_logging(level: str = "WARNING") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+class LibraryLines(logging.Handler):
+    """Writes what libraries log as lines like ours.
+
+    A client whose servers are away says so ten times a second, for as long as they are: of lines
+    made from one text, one is written in ten seconds, with the number of those left out since.
+    """
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        super().__init__()
+        self._now = now
+        self._written: dict[tuple[str, str], float] = {}
+        self._left_out = Counter[tuple[str, str]]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, unless its like was written a moment ago."""
+        text, now = (record.name, str(record.msg)), self._now()
+        if now - self._written.get(text, -_QUIET_SECONDS) < _QUIET_SECONDS:
+            self._left_out[text] += 1
+            return
+        if len(self._written) >= _TEXTS:
+            self._written.clear()
+            self._left_out.clear()
+        self._written[text] = now
+        more = {"left_out": left_out} if (left_out := self._left_out.pop(text, 0)) else {}
+        structlog.get_logger(library=record.name).log(
+            record.levelno, record.getMessage(), exc_info=record.exc_info, **more
+        )
+
+
+def take_over_libraries(level: str) -> None:
+    """Write the lines of every library that logs, from `level` up, as `configure_logging` says."""
+    logging.basicConfig(level=level, handlers=[LibraryLines()], force=True)
 
 
 def get_logger(service: str) -> FilteringBoundLogger:
