@@ -65,6 +65,7 @@ async def serve(
         uvicorn.Config(
             platform.app,
             log_level="warning",
+            log_config=None,  # its lines are ours to write
             access_log=False,
             lifespan="off",
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,

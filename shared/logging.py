@@ -46,7 +46,8 @@ class LibraryLines(logging.Handler):
     """Writes what libraries log as lines like ours.
 
     A client whose servers are away says so ten times a second, for as long as they are: of lines
-    made from one text, one is written in ten seconds, with the number of those left out since.
+    made from one text, one is written in ten seconds, with the number of those left out since. What
+    tells of an exception is always written.
     """
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
@@ -57,8 +58,16 @@ class LibraryLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, unless its like was written a moment ago."""
+        try:
+            self._write(record)
+        except Exception:
+            # Whoever logs must not fail for it.
+            self.handleError(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
         text, now = (record.name, str(record.msg)), self._now()
-        if now - self._written.get(text, -_QUIET_SECONDS) < _QUIET_SECONDS:
+        written = self._written.get(text, -_QUIET_SECONDS)
+        if now - written < _QUIET_SECONDS and record.exc_info is None:
             self._left_out[text] += 1
             return
         if len(self._written) >= _TEXTS:
@@ -67,13 +76,21 @@ class LibraryLines(logging.Handler):
         self._written[text] = now
         more = {"left_out": left_out} if (left_out := self._left_out.pop(text, 0)) else {}
         structlog.get_logger(library=record.name).log(
-            record.levelno, record.getMessage(), exc_info=record.exc_info, **more
+            # Other levels than these five have no name here.
+            max(min(record.levelno // 10 * 10, logging.CRITICAL), logging.DEBUG),
+            record.getMessage(),
+            exc_info=record.exc_info,
+            **more,
         )
 
 
 def take_over_libraries(level: str) -> None:
-    """Write the lines of every library that logs, from `level` up, as `configure_logging` says."""
-    logging.basicConfig(level=level, handlers=[LibraryLines()], force=True)
+    """Write the lines of every library that logs, as `configure_logging` says, from `level` up.
+
+    Never those below a warning: clients of stores and brokers write names and passwords into them.
+    """
+    lowest = max(logging.WARNING, logging.getLevelNamesMapping()[level])
+    logging.basicConfig(level=lowest, handlers=[LibraryLines()], force=True)
 
 
 def get_logger(service: str) -> FilteringBoundLogger:

@@ -42,7 +42,7 @@ CONSUMED = Counter(
 CONSUMER_RETRIES = Counter(
     "upward_consumer_retries_total", "Batches tried again after a transient error", ["service"]
 )
-# Its polls did nothing but fail. Grows: the brokers refuse it, most likely a right is missing.
+# Polls did nothing but fail. Grows: brokers refuse new clients, too; a right may be missing.
 CONSUMER_REPLACED = Counter(
     "upward_consumer_replaced_total", "Kafka clients given up for a new one", ["service"]
 )

@@ -156,9 +156,13 @@ class Service:
                 steps.push_async_callback(self._in_time, subscriber.stop)
             for scheduler in self._schedulers.values():
                 steps.push_async_callback(self._in_time, scheduler.stop)
-            self.consumer.leave()
-            if self._looking is not None:
-                self._looking.cancel()
+            steps.push_async_callback(self._in_time, self._stop_looking)
+            steps.push_async_callback(self._in_time, self.consumer.leave)
+
+    async def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
 
     async def _in_time(self, stop: Callable[[], Awaitable[None]]) -> None:
         # Clients may wait for brokers that never come back.
@@ -181,10 +185,13 @@ class Service:
             self._measured = monotonic(), now
             # First what the store knows: by how much waits for a bus that is away, commands are
             # refused. Brokers answer late then, which must not keep jobs waiting.
-            await self._look_at_store()
-            self.consumer.mend()
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.create_task(self._look_at_bus())
+            try:
+                await self._look_at_store()
+            finally:
+                if self._running:
+                    self.consumer.mend()
+                    if self._looking is None or self._looking.done():
+                        self._looking = asyncio.create_task(self._look_at_bus())
 
     async def _look_at_store(self) -> tuple[int, int]:
         """Return how many events wait to be published, and how many dead letters are open."""
@@ -241,6 +248,8 @@ class Service:
         troubles = self.live()
         if self.consumer.stopped_because is not None:
             troubles.append(f"{self.name}: consumer stopped: {self.consumer.stopped_because}")
+        if self.consumer.replacing:
+            troubles.append(f"{self.name}: the bus takes no consumer")
         if not await self.store.ping():
             troubles.append(f"{self.name}: the store does not answer")
         try:

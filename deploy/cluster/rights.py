@@ -33,4 +33,5 @@ def rights() -> Iterator[Right]:
             if reader != topic.owner:
                 yield Right(reader, "Read", "topic", topic.name)
     for service in SERVICES:
-        yield Right(service, "Read", "group", f"upward.{service}")
+        if any(service in topic.readers and service != topic.owner for topic in TOPICS.values()):
+            yield Right(service, "Read", "group", f"upward.{service}")

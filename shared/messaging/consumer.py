@@ -16,6 +16,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Protocol, TypeVar, cast
 
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -35,7 +36,6 @@ from shared.messaging.dead_letters import DeadLetter, ReceivedRecord, bury
 from shared.messaging.gaps import GapGuard, Positions, RecordsDeletedError
 from shared.messaging.lag import Lag, Offsets
 from shared.messaging.parsing import PermanentError, parse_data, parse_envelope
-from shared.messaging.watched import WatchedConsumer
 from shared.store.port import Store, Transaction
 from shared.tracing import Trace, next_traceparent, traced
 from shared.turns import in_turns
@@ -64,7 +64,8 @@ _DRAIN_SECONDS = 55.0
 _STUCK_SECONDS = 120.0
 # Kafka's clients raise what passes soon, too.
 _POLLS_FAIL_SECONDS = 15.0
-_REPLACE_SECONDS = 30.0
+# A group's old member, for which a new one waits, is missed after its session.
+_REPLACE_SECONDS = 90.0
 _REPLACE_PAUSE_SECONDS = 5.0
 # A client asks for as long as it takes; those who wait for the answer have other work.
 _LOOK_SECONDS = 5.0
@@ -138,7 +139,7 @@ class Consumer:
         self._own_lag = Lag()
         self._offsets: Offsets | None = None
         self._gaps = GapGuard()
-        self._partitions: list[TopicPartition] = []
+        self._partitions: dict[str, list[TopicPartition]] = {}
         self._progress_at = monotonic()
         self._stopping: asyncio.Task[None] | None = None
         self._replacing: asyncio.Task[None] | None = None
@@ -249,36 +250,44 @@ class Consumer:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._leaving.wait(), pause)
 
-    def leave(self) -> None:
-        """Wait for nothing any more: the service stops."""
+    async def leave(self) -> None:
+        """Wait for nothing any more: the service stops. The subscriber is then its to stop."""
         self._leaving.set()
         if self._replacing is not None:
             self._replacing.cancel()
+            await asyncio.wait({self._replacing})
 
     def mend(self) -> None:
         """Have a client replaced that has done nothing but fail for a while; returns at once."""
-        if self._subscriber is None or self._busy_replacing:
+        if self._subscriber is None or self.replacing or self._ends:
             return
-        client = self._subscriber.consumer
-        since = client.failing_since if isinstance(client, WatchedConsumer) else None
+        # The embedded bus' clients don't break so.
+        since: float | None = getattr(self._subscriber.consumer, "failing_since", None)
         if since is not None and monotonic() - since > _POLLS_FAIL_SECONDS:
             self._replacing = asyncio.create_task(self._replace_client(self._subscriber))
 
     @property
-    def _busy_replacing(self) -> bool:
+    def replacing(self) -> bool:
+        """Whether there is no client, because the bus has not taken a new one yet."""
         return self._replacing is not None and not self._replacing.done()
+
+    @property
+    def _ends(self) -> bool:
+        return self._leaving.is_set() or self.stopped_because is not None
 
     async def _replace_client(self, subscriber: BatchSubscriber) -> None:
         """Stop the client and start another one, until one starts."""
-        metrics.CONSUMER_REPLACED.labels(self.service).inc()
-        while True:
+        while not self._ends:
+            metrics.CONSUMER_REPLACED.labels(self.service).inc()
             try:
                 async with asyncio.timeout(_REPLACE_SECONDS):
                     await subscriber.stop()
+                async with asyncio.timeout(_REPLACE_SECONDS):
                     await subscriber.start()
             except Exception as error:
                 self._log.warning("bus_refused", error=repr(error))
             else:
+                self._progress_at = monotonic()
                 return
             await asyncio.sleep(_REPLACE_PAUSE_SECONDS)
 
@@ -302,12 +311,18 @@ class Consumer:
                 finally:
                     parsing.cancel()
                 self._progress_at = monotonic()
+                self._unless_leaving()
             await self._apply_all(deliveries)
         except BaseException:
             # The whole batch comes again, and its dead letters count once.
             self._breaker = before
             raise
         failpoint("consumer.after_apply")
+
+    def _unless_leaving(self) -> None:
+        # What is applied of a batch by then is known when it is delivered again.
+        if self._leaving.is_set():
+            raise UnavailableError("The service stops.")
 
     async def _parse_all(self, records: Sequence[ReceivedRecord]) -> list[_Delivery]:
         deliveries: list[_Delivery] = []
@@ -520,7 +535,7 @@ class Consumer:
 
     def alive(self) -> bool:
         """Return whether the consume loop turns, or was stopped on purpose."""
-        if self._subscriber is None or self.stopped_because is not None or self._busy_replacing:
+        if self._subscriber is None or self.stopped_because is not None or self.replacing:
             return True
         # A client can lose its way after a rebalance or a broker's restart, running and assigned
         # but fetching nothing. One that fails and backs off is at work: it waits for others.
@@ -539,14 +554,15 @@ class Consumer:
             return 0
         client: _KafkaClient | None = self._subscriber.consumer
         if client is not None:
-            self._partitions = [
-                TopicPartition(topic, number)
+            # A client that has just been made knows of none: what was known before still holds.
+            self._partitions |= {
+                topic: [TopicPartition(topic, number) for number in numbers]
                 for topic in self.topics
-                for number in client.partitions_for_topic(topic) or ()
-            ]
+                if (numbers := client.partitions_for_topic(topic))
+            }
+        partitions = list(chain.from_iterable(self._partitions.values()))
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
-                ends, committed = await self._offsets.look(self._partitions)
+            ends, committed = await self._offsets.look(partitions, _LOOK_SECONDS)
         except (KafkaError, TimeoutError) as error:
             self._lag.miss()
             metrics.CONSUMER_LAG_SECONDS.labels(self.service).set(self._lag.seconds)

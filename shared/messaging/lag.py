@@ -56,6 +56,9 @@ class Lag:
         self.seconds = self._now() - self._since
 
 
+_Found = tuple[dict[TopicPartition, int], dict[TopicPartition, int]]
+
+
 class _Client(Protocol):
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -77,11 +80,30 @@ class Offsets:
         self._build = build
         self._client: _Client | None = None
         self._starting = asyncio.Lock()
+        self._late: asyncio.Task[_Found] | None = None
 
-    async def look(
-        self, partitions: Sequence[TopicPartition]
-    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-        """Return each partition's end, and what the group reads next. Raises KafkaError."""
+    async def look(self, partitions: Sequence[TopicPartition], seconds: float) -> _Found:
+        """Return each partition's end, and what the group reads next.
+
+        Raises KafkaError, and TimeoutError after so many seconds. The look goes on then, and nobody
+        begins another before it ended: to cancel it would keep a connection that is dead.
+        """
+        if self._late is not None and not self._late.done():
+            await asyncio.wait({self._late}, timeout=seconds)
+            if not self._late.done():
+                raise TimeoutError
+        looking = asyncio.create_task(self._look(partitions))
+        try:
+            await asyncio.wait({looking}, timeout=seconds)
+        finally:
+            if not looking.done():
+                looking.add_done_callback(_hear)
+                self._late = looking
+        if not looking.done():
+            raise TimeoutError
+        return looking.result()
+
+    async def _look(self, partitions: Sequence[TopicPartition]) -> _Found:
         async with self._starting:
             if self._client is None:
                 client = cast("_Client", self._build())
@@ -98,6 +120,15 @@ class Offsets:
 
     async def close(self) -> None:
         """Leave the bus; safe without a look before."""
+        if self._late is not None:
+            self._late.cancel()
+            await asyncio.wait({self._late})
         client, self._client = self._client, None
         if client is not None:
             await client.stop()
+
+
+def _hear(late: "asyncio.Task[_Found]") -> None:
+    # Nobody waits for it any more: without this an error would be told as one never retrieved.
+    if not late.cancelled():
+        late.exception()

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from faststream.kafka import KafkaBroker
 
 from shared.clock import monotonic
@@ -32,7 +32,8 @@ class WatchedConsumer(AIOKafkaConsumer):
                 *partitions, timeout_ms=timeout_ms, max_records=max_records
             )
         except KafkaError as error:
-            if self.failing_since is None:
+            # That of a topic passes with its reason, and other topics' polls succeed meanwhile.
+            if self.failing_since is None and not isinstance(error, TopicAuthorizationFailedError):
                 self.failing_since = monotonic()
             # FastStream's own word of it goes to a logger that services don't have.
             get_logger("bus").warning("poll_failed", error=repr(error))

@@ -9,13 +9,13 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from shared.clock import Clock
 from shared.errors import StaleWriteError, StoreUnavailableError, UnavailableError
 from shared.store.mongo_commit import apply_commit
-from shared.store.mongo_driver import Database, Session
+from shared.store.mongo_driver import AskAgainError, Database, Session
 from shared.store.mongo_lease import MongoLease
 from shared.store.mongo_migration import apply_step, differences
 from shared.store.mongo_outbox import MongoOutbox
 from shared.store.mongo_queries import INBOX, MongoReads, inbox_of
 from shared.store.port import NO_CONDITIONS, Document, Scalar, Transaction, Where
-from shared.store.transaction import BufferedTransaction, Origin
+from shared.store.transaction import BufferedTransaction, Commit, Origin
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
@@ -169,23 +169,25 @@ class MongoStore:
             transaction = BufferedTransaction(self._origin, reads)
             try:
                 result = await handler(transaction, *args, **kwargs)
-            except UnavailableError:
+                if commit := transaction.commit:
+                    await self._commit(opened, session, commit)
+            except (UnavailableError, StaleWriteError):
                 raise
             except Exception as error:
                 if reads.assumed:
-                    raise StaleWriteError("some of the events may not be new") from error
+                    raise AskAgainError from error
                 raise
-            commit = transaction.commit
-            if commit:
-                await commit.encode()
-                if self._opened is not opened:
-                    raise StoreUnavailableError("The store is closed.")
-                await session.commit(lambda: apply_commit(opened.database, session, commit))
-                if commit.outgoing:
-                    opened.outbox.notify()
+            if commit.outgoing:
+                opened.outbox.notify()
             return result
 
         return await opened.database.transact(attempt)
+
+    async def _commit(self, opened: "_Opened", session: Session, commit: Commit) -> None:
+        await commit.encode()
+        if self._opened is not opened:
+            raise StoreUnavailableError("The store is closed.")
+        await session.commit(lambda: apply_commit(opened.database, session, commit))
 
     async def clear(
         self, kinds: Sequence[type[Document]], *, inbox_group: str | None = None

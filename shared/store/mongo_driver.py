@@ -76,6 +76,10 @@ class InterruptedTransactionError(StoreUnavailableError):
     """The server went away under a transaction before its commit: it may be run again."""
 
 
+class AskAgainError(Exception):
+    """An attempt failed that took for granted what may not be so: the next one asks."""
+
+
 @dataclass(frozen=True)
 class Written:
     """How many stored documents the writes found."""
@@ -312,14 +316,16 @@ class Database:
     async def transact(self, attempt: Callable[["Session"], Awaitable[T]]) -> T:
         """Run the attempt in a session of its own until no other writer is in its way.
 
-        Raises what the attempt raises; StaleWriteError, or StoreUnavailableError where the servers
-        kept changing, after the last one.
+        Only the first one may raise AskAgainError. Raises what the attempt raises; StaleWriteError,
+        or StoreUnavailableError where the servers kept changing, after the last one.
         """
         started = monotonic()
         for number in range(ATTEMPTS):
             session = Session(self)
             try:
                 return await attempt(session)
+            except AskAgainError:
+                continue
             except (StaleWriteError, InterruptedTransactionError) as error:
                 if isinstance(error, StaleWriteError):
                     metrics.STORE_CONFLICTS.labels(self._service).inc()

@@ -140,10 +140,14 @@ class BufferedTransaction:
 
     async def _settle(self, kind: type[Document]) -> None:
         """Write what was added to counters of a kind as any other document, for they are read."""
-        added = self.commit.adds.pop(kind, None)
-        if added:
-            stored = await self.get_many(cast("type[Counters]", kind), added)
-            for document_id, more in added.items():
+        added = self.commit.adds.get(kind)
+        if not added:
+            return
+        wanted = tuple(added)
+        of_kind = cast("type[Counters]", kind)
+        stored = {each.id: each for each in await self._reads.get_many(of_kind, wanted)}
+        for document_id in wanted:
+            if (more := added.pop(document_id, None)) is not None:
                 known = stored.get(document_id)
                 self.put(more if known is None else known.plus(more))
 
@@ -253,6 +257,7 @@ class BufferedTransaction:
 
     def add(self, counters: Counters) -> None:
         _check_names(counters)
+        counters = counters.changed(version=0)  # whatever is stored: an addition has no base
         key = (type(counters), counters.id)
         known = self.commit.puts.get(key)
         if isinstance(known, Counters):

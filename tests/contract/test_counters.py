@@ -59,6 +59,18 @@ async def test_nothing_is_added_when_the_handler_raises(store: Store) -> None:
     assert await store.get(Votes, "v") is None
 
 
+async def test_counters_that_were_read_before_are_added_like_new_ones(store: Store) -> None:
+    await store.transact(add, cast(yes=1))
+    before = await store.require(Votes, "v")
+    await store.transact(add, cast(no=1))
+
+    async def double(tx: Transaction) -> dict[str, int]:
+        tx.add(before)
+        return (await tx.require(Votes, "v")).counts
+
+    assert await store.transact(double) == {"yes": 2, "no": 1}
+
+
 async def test_a_document_changed_by_an_addition_meanwhile_is_stale(store: Store) -> None:
     await store.transact(add, cast(yes=1))
     runs = 0

@@ -21,6 +21,7 @@ from shared.errors import (
 )
 from shared.events.envelope import Envelope
 from shared.events.topics import MAX_EVENT_BYTES
+from shared.ids import new_event_id
 from shared.store.port import (
     AtMost,
     Condition,
@@ -603,6 +604,18 @@ async def test_no_handler_fails_for_taking_an_old_event_for_new(store: Store) ->
 
     assert await store.transact(apply)
     assert not await store.transact(apply)
+
+
+async def test_no_commit_fails_for_taking_an_old_event_for_new(store: Store) -> None:
+    async def apply(tx: Transaction) -> bool:
+        (new,) = await tx.first_times("g", ["e"])
+        if new:
+            tx.put(Card(id=new_event_id(), email="one@card"))
+        return new
+
+    assert await store.transact(apply)
+    assert not await store.transact(apply)
+    assert await store.count(Card) == 1
 
 
 async def test_the_refusal_of_a_new_event_is_raised_as_it_is(store: Store) -> None:

@@ -13,7 +13,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import REGISTRY
 
-from shared.clock import ManualClock
+from shared.clock import ManualClock, monotonic
 from shared.errors import RuleViolationError, StaleWriteError, StoreUnavailableError
 from shared.events.envelope import Envelope, Event, data_schema
 from shared.events.participants import Paused, RosterCounted
@@ -26,10 +26,12 @@ from shared.events.topics import (
     dead_letter_topic,
 )
 from shared.ids import new_event_id
+from shared.messaging import consumer
 from shared.messaging.breaker import DeadLetterLimit
 from shared.messaging.broker import EmbeddedKafkaBroker
 from shared.messaging.consumer import Consumer
 from shared.messaging.dead_letters import DeadLetter
+from shared.messaging.local_consumer import LocalConsumer
 from shared.messaging.local_log import LocalLog
 from shared.messaging.local_producer import LocalProducer
 from shared.messaging.local_storage import StoredRecord
@@ -190,6 +192,12 @@ class Chain:
         await self.relay.stop()
         await self.broker.stop()
         await self.store.close()
+
+    def client(self) -> Any:
+        """Return the Kafka client under the consumer."""
+        subscriber: Any
+        (subscriber,) = self.broker.subscribers
+        return subscriber.consumer
 
     async def settle(self) -> None:
         await eventually(self._is_quiet)
@@ -777,6 +785,61 @@ def is_applied(store: Store, participant_id: str) -> Callable[[], Awaitable[bool
         return await store.get(Seen, participant_id) is not None
 
     return check
+
+
+def break_client(chain: Chain) -> Any:
+    """Have the chain's client look as one that has failed to poll for long; return it."""
+    client = chain.client()
+    client.failing_since = monotonic() - 3600
+    return client
+
+
+async def test_a_client_that_only_fails_is_replaced_until_one_starts_and_nothing_is_lost(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_REPLACE_PAUSE_SECONDS", 0.01)
+    refusals = [KafkaConnectionError("away"), KafkaConnectionError("away")]
+    start = LocalConsumer.start
+
+    async def refused(client: LocalConsumer) -> None:
+        if refusals:
+            raise refusals.pop()
+        await start(client)
+
+    async with running(bus) as chain:
+        await bus.pause("before")
+        await chain.settle()
+        broken = break_client(chain)
+        monkeypatch.setattr(LocalConsumer, "start", refused)
+        chain.consumer.mend()
+        assert chain.consumer.replacing
+        assert chain.consumer.alive()
+        await bus.pause("meanwhile")
+        await eventually(is_applied(chain.store, "meanwhile"))
+        assert not refusals
+        assert not chain.consumer.replacing
+        assert chain.client() is not broken
+        await bus.pause("after")
+        await chain.settle()
+        for name in ("before", "meanwhile", "after"):
+            assert await chain.versions(name) == (1,)
+
+
+@pytest.mark.parametrize("mended_first", [True, False])
+async def test_a_service_that_stops_replaces_no_client(bus: Bus, mended_first: bool) -> None:
+    async with running(bus) as chain:
+        (subscriber,) = chain.broker.subscribers
+        break_client(chain)
+        if mended_first:
+            chain.consumer.mend()
+            await chain.consumer.leave()
+        else:
+            await chain.consumer.leave()
+            chain.consumer.mend()
+        assert not chain.consumer.replacing
+        await subscriber.stop()
+        await asyncio.sleep(0.05)
+        assert not subscriber.running
 
 
 async def test_stopping_under_load_loses_and_doubles_nothing(bus: Bus) -> None:

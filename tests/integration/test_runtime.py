@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from shared import metrics
 from shared.errors import StoreUnavailableError, UnavailableError
 from shared.messaging import consumer
 from shared.messaging.lag import Offsets
@@ -74,7 +75,8 @@ async def test_while_the_bus_does_not_answer_jobs_go_on_and_what_waits_for_it_is
     async def hang(_offsets: Offsets, _partitions: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Offsets, "look", hang)
+    monkeypatch.setattr(Offsets, "_look", hang)
+    metrics.CONSUMER_LAG_SECONDS.labels("sessions").set(0)
     monkeypatch.setattr(consumer, "_LOOK_SECONDS", 0.1)
     async with running_platform(tmp_path, ["sessions"]) as platform:
         (service,) = platform.platform.services

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from shared.logging import LibraryLines, configure_logging
+from shared.logging import LibraryLines, configure_logging, take_over_libraries
 
 
 class Lines:
@@ -66,6 +66,35 @@ def test_texts_without_end_are_not_kept(lines: Lines) -> None:
     assert isinstance(handler, LibraryLines)
     assert len(handler._written) <= 1000
     assert len(lines.written()) == 5000
+
+
+def test_who_logs_never_fails_for_it(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    lines.logger.warning("bad %d", "no number")
+    lines.logger.log(35, "between two levels")
+    (line,) = lines.written()
+    assert (line["event"], line["level"]) == ("between two levels", "warning")
+
+
+@pytest.mark.parametrize(("level", "lowest"), [("DEBUG", "WARNING"), ("ERROR", "ERROR")])
+def test_libraries_never_tell_what_is_below_a_warning(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, level: str, lowest: str
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    take_over_libraries(level)
+    assert logging.getLevelName(root.level) == lowest
+    lines.logger.handlers.clear()
+    lines.logger.debug("the password is hunter2")
+    lines.logger.error("no node")
+    assert [line["event"] for line in lines.written()] == ["no node"]
+
+
+def test_every_exception_is_told_even_under_one_text(lines: Lines) -> None:
+    for error in (LookupError("first"), LookupError("second")):
+        lines.logger.error("failed", exc_info=error)
+    assert ["first" in str(line["exception"]) for line in lines.written()] == [True, False]
 
 
 def test_a_library_s_exception_is_told_with_its_traceback(lines: Lines) -> None:
