@@ -1,5 +1,6 @@
 """The demo's program on Kafka and MongoDB: two replicas of every service, the embedded figures."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,7 @@ async def test_a_cluster_of_two_replicas_ends_with_the_figures_of_one_embedded_p
     journal = Journal(seed=1, months=months, mentors=mentors, mentees=mentees, roster=ROSTER.name)
     journal.save(embedded.data)
     DataFolder(embedded.data).keep_secret("enrollment", "pseudonyms", pseudonym_key("enrollment"))
-    expected = embedded.finish()
-    embedded.check()
+    finishing = asyncio.create_task(asyncio.to_thread(embedded.finish))
 
     cluster = UpwardCluster(tmp_path / "cluster", kafka.bootstrap, mongo.uri)
     cluster.prepare()
@@ -33,6 +33,8 @@ async def test_a_cluster_of_two_replicas_ends_with_the_figures_of_one_embedded_p
         async with cluster.client() as client:
             story = cluster.story(client, months=months, mentors=mentors, mentees=mentees)
             summary = await cluster.live(story)
+        expected = await finishing
+        embedded.check()
         assert figures(summary) == figures(expected)
         assert {name: summary[name] for name in ("events", "violations", "refused")} == {
             name: expected[name] for name in ("events", "violations", "refused")
