@@ -1,6 +1,7 @@
-"""Telling an ordered cancellation from one that leaked out of what a task awaited."""
+"""Ordering a cancellation, and telling an ordered one from one that leaked out of a task."""
 
 import asyncio
+from typing import Any
 
 
 def ordered() -> bool:
@@ -11,3 +12,10 @@ def ordered() -> bool:
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def end(task: "asyncio.Task[Any] | None") -> None:
+    """Cancel a task and wait until it is over; what it raises is for nobody."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})

@@ -11,7 +11,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from fastapi import APIRouter, FastAPI
 from faststream.kafka import KafkaBroker
 
-from shared import metrics
+from shared import cancellation, metrics
 from shared.clock import Clock, monotonic
 from shared.errors import UnavailableError
 from shared.http.app import create_app
@@ -156,13 +156,8 @@ class Service:
                 steps.push_async_callback(self._in_time, subscriber.stop)
             for scheduler in self._schedulers.values():
                 steps.push_async_callback(self._in_time, scheduler.stop)
-            steps.push_async_callback(self._in_time, self._stop_looking)
+            steps.push_async_callback(cancellation.end, self._looking)
             steps.push_async_callback(self._in_time, self.consumer.leave)
-
-    async def _stop_looking(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
 
     async def _in_time(self, stop: Callable[[], Awaitable[None]]) -> None:
         # Clients may wait for brokers that never come back.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.events.topics import SERVICES, TOPICS
+from shared.events.topics import SERVICES, TOPICS, consumer_group
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,13 @@ class Right:
 
 def rights() -> Iterator[Right]:
     """Yield the rights of every service: its topics and dead letters, what it reads, its group."""
-    for topic in TOPICS.values():
-        yield Right(topic.owner, "Write", "topic", topic.name)
-        for reader in topic.readers:
-            # Of its own dead letters a service keeps documents.
-            if reader != topic.owner:
-                yield Right(reader, "Read", "topic", topic.name)
     for service in SERVICES:
-        if any(service in topic.readers and service != topic.owner for topic in TOPICS.values()):
-            yield Right(service, "Read", "group", f"upward.{service}")
+        for topic in TOPICS.values():
+            if topic.owner == service:
+                yield Right(service, "Write", "topic", topic.name)
+        # Of its own dead letters a service keeps documents.
+        read = [t for t in TOPICS.values() if service in t.readers and t.owner != service]
+        for topic in read:
+            yield Right(service, "Read", "topic", topic.name)
+        if read:
+            yield Right(service, "Read", "group", consumer_group(service))

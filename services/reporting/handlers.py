@@ -41,9 +41,8 @@ async def learn_programs(tx: Transaction, said: Said) -> None:
 async def project(tx: Transaction, said: Said) -> None:
     """Let facts learn what was said of them, and the buckets count what that changed.
 
-    Facts are read at once, and written once however many of the events change them; to buckets is
-    added without reading them. Raises
-    InvalidInputError for a score that its scale does not have.
+    Facts are read at once, and written once however many of the events change them; buckets are
+    added to without being read. Raises InvalidInputError for a score that its scale does not have.
     """
     changes: Changes = defaultdict(Contribution)
     told: dict[type[Fact], list[Told]] = {kind: [] for kind in FACTS}
@@ -96,12 +95,11 @@ async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
                 elif seen.version:
                     tx.delete(seen)
     for cell, counts in change.by_cell().items():
-        document_id = bucket_id(program_id, cell)
         more = StoredBucket(
-            id=document_id,
+            id=bucket_id(program_id, cell),
             program_id=program_id,
             kind=cell.kind,
             value=cell.value,
-            counts=dict(counts),
+            counts=counts,
         )
         tx.add(more)

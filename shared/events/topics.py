@@ -38,6 +38,11 @@ def dead_letter_topic(service: str) -> str:
     return f"upward.{service}.dlq.v1"
 
 
+def consumer_group(service: str) -> str:
+    """Return the consumer group of all replicas of `service`."""
+    return f"upward.{service}"
+
+
 TOPICS: dict[str, Topic] = {
     topic.name: topic
     for topic in (

@@ -29,6 +29,7 @@ from shared import cancellation, metrics
 from shared.clock import Clock, monotonic
 from shared.errors import StaleWriteError, UnavailableError, UpwardError
 from shared.events.envelope import Envelope, Event
+from shared.events.topics import consumer_group
 from shared.failpoints import failpoint
 from shared.logging import get_logger
 from shared.messaging.breaker import DEFAULT_LIMIT, Breaker, DeadLetterLimit
@@ -126,7 +127,7 @@ class Consumer:
         limit: DeadLetterLimit = DEFAULT_LIMIT,
     ) -> None:
         self.service = service
-        self.group = f"upward.{service}"
+        self.group = consumer_group(service)
         self.stopped_because: str | None = None
         self._store = store
         self._clock = clock
@@ -253,9 +254,7 @@ class Consumer:
     async def leave(self) -> None:
         """Wait for nothing any more: the service stops. The subscriber is then its to stop."""
         self._leaving.set()
-        if self._replacing is not None:
-            self._replacing.cancel()
-            await asyncio.wait({self._replacing})
+        await cancellation.end(self._replacing)
 
     def mend(self) -> None:
         """Have a client replaced that has done nothing but fail for a while; returns at once."""

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 from aiokafka import TopicPartition
 
+from shared import cancellation
 from shared.clock import monotonic
 
 _SAMPLES = 720
@@ -120,9 +121,7 @@ class Offsets:
 
     async def close(self) -> None:
         """Leave the bus; safe without a look before."""
-        if self._late is not None:
-            self._late.cancel()
-            await asyncio.wait({self._late})
+        await cancellation.end(self._late)
         client, self._client = self._client, None
         if client is not None:
             await client.stop()

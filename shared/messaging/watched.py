@@ -1,5 +1,6 @@
 """FastStream's KafkaBroker whose consumers say since when their polls have failed."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,7 +10,8 @@ from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from faststream.kafka import KafkaBroker
 
 from shared.clock import monotonic
-from shared.logging import get_logger
+
+_log = logging.getLogger(__name__)
 
 
 class WatchedConsumer(AIOKafkaConsumer):
@@ -36,7 +38,7 @@ class WatchedConsumer(AIOKafkaConsumer):
             if self.failing_since is None and not isinstance(error, TopicAuthorizationFailedError):
                 self.failing_since = monotonic()
             # FastStream's own word of it goes to a logger that services don't have.
-            get_logger("bus").warning("poll_failed", error=repr(error))
+            _log.warning("A poll failed: %r", error)
             raise
         self.failing_since = None
         return records

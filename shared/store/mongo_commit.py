@@ -5,7 +5,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pymongo.operations import DeleteOne, InsertOne, ReplaceOne, UpdateOne
@@ -14,7 +14,7 @@ from shared.clock import format_instant
 from shared.errors import StaleWriteError, UniqueViolationError
 from shared.store.mongo_driver import Database, Row, Session, Write, Written
 from shared.store.mongo_queries import INBOX, OUTBOX, STREAMS, inbox_id, to_row
-from shared.store.port import Counters, Document
+from shared.store.port import Document
 from shared.store.transaction import Commit, Outgoing, body_of
 
 _RANDOM_BITS = 11
@@ -27,8 +27,8 @@ async def apply_commit(database: Database, session: Session, commit: Commit) -> 
     """
     for kind in dict.fromkeys(key[0] for key in (*commit.deletes, *commit.puts)):
         await _write_kind(database, session, commit, kind)
-    for counters, added in commit.adds.items():
-        await _add(database, session, counters, added.values())
+    for kind in dict.fromkeys(kind for kind, _ in commit.adds):
+        await _add_kind(database, session, commit, kind)
     rows: list[Write] = [
         InsertOne({"_id": inbox_id(group, event_id)})
         for group, event_ids in commit.inbox.items()
@@ -73,11 +73,11 @@ async def _write(
         raise UniqueViolationError(detail) from error
 
 
-async def _add(
-    database: Database, session: Session, kind: type[Document], added: Iterable[Counters]
+async def _add_kind(
+    database: Database, session: Session, commit: Commit, kind: type[Document]
 ) -> None:
     updates: list[Write] = []
-    for counters in added:
+    for counters in (each for (of, _), each in commit.adds.items() if of is kind):
         row = to_row(counters.id, body_of(counters))
         where = {"_id": row.pop("_id")}
         amounts = {f"counts.{name}": amount for name, amount in row.pop("counts").items()}
@@ -86,8 +86,7 @@ async def _add(
         if row:
             change["$setOnInsert"] = row
         updates.append(UpdateOne(where, change, upsert=True))
-    if updates:
-        await _write(database, session, kind, updates)
+    await _write(database, session, kind, updates)
 
 
 def _position_now() -> int:

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Concatenate, ParamSpec, Protocol, Self, 
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from shared.counts import merge, without_zeros
 from shared.events.envelope import Event
 from shared.frozen import of_checked
 
@@ -47,13 +48,6 @@ class Document(BaseModel):
         return of_checked(type(self), {**self.__dict__, **fields})
 
 
-def without_zeros(counts: dict[str, int]) -> dict[str, int]:
-    """Return the counters that are not zero."""
-    return (
-        {name: count for name, count in counts.items() if count} if 0 in counts.values() else counts
-    )
-
-
 class Counters(Document):
     """A document with counters by name, to which `Transaction.add` adds without reading it.
 
@@ -65,10 +59,7 @@ class Counters(Document):
 
     def plus(self, other: Self) -> Self:
         """Return these counters with those of the other added."""
-        total = dict(self.counts)
-        for name, amount in other.counts.items():
-            total[name] = total.get(name, 0) + amount
-        return self.changed(counts=without_zeros(total))
+        return self.changed(counts=merge(self.counts, other.counts))
 
 
 Scalar = str | int | float | bool | datetime | None

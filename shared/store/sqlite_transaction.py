@@ -2,13 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from shared.clock import format_instant
 from shared.errors import StaleWriteError, UniqueViolationError
 from shared.store.conditions import many_fields
-from shared.store.port import Counters, Document
+from shared.store.port import Document
 from shared.store.sqlite_queries import as_list, items_table, table
 from shared.store.transaction import Commit, body_of
 
@@ -22,8 +21,8 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
     """
     for kind in dict.fromkeys(key[0] for key in (*commit.deletes, *commit.puts)):
         _write_kind(connection, commit, kind)
-    for counters, added in commit.adds.items():
-        _write_kind(connection, _added(connection, counters, added), counters)
+    for kind in dict.fromkeys(kind for kind, _ in commit.adds):
+        _write_kind(connection, _added(connection, commit, kind), kind)
     try:
         for group, event_ids in commit.inbox.items():
             connection.execute(
@@ -56,21 +55,19 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
         )
 
 
-def _added(
-    connection: sqlite3.Connection, kind: type[Document], added: Mapping[str, Counters]
-) -> Commit:
-    """Return what is to be written after these were added to what is stored now."""
+def _added(connection: sqlite3.Connection, commit: Commit, kind: type[Document]) -> Commit:
+    """Return what is to be written after additions to what is stored now."""
     query = f"SELECT body FROM {table(kind)} WHERE id = ?"  # noqa: S608
-    commit = Commit()
-    for document_id, more in added.items():
-        row = connection.execute(query, (document_id,)).fetchone()
-        known = (
-            type(more).model_validate_json(row[0]) if row else more.changed(version=0, counts={})
-        )
-        document, key = known.plus(more).changed(version=known.version + 1), (kind, document_id)
-        commit.puts[key], commit.bodies[key] = document, body_of(document)
-        commit.bases[key] = known.version
-    return commit
+    sums = Commit()
+    for key, more in commit.adds.items():
+        if key[0] is not kind:
+            continue
+        row = connection.execute(query, (more.id,)).fetchone()
+        known = type(more).model_validate_json(row[0]) if row else more.changed(counts={})
+        document = known.plus(more).changed(version=known.version + 1)
+        sums.puts[key], sums.bodies[key] = document, body_of(document)
+        sums.bases[key] = known.version
+    return sums
 
 
 def _write_kind(connection: sqlite3.Connection, commit: Commit, kind: type[Document]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, cast
 
 from shared.clock import Clock, format_instant
+from shared.counts import without_zeros
 from shared.errors import TooLargeError, raise_not_found
 from shared.events.envelope import Envelope, Event, data_schema
 from shared.events.topics import MAX_EVENT_BYTES
@@ -19,7 +20,6 @@ from shared.store.port import (
     Reader,
     Scalar,
     Where,
-    without_zeros,
 )
 from shared.tracing import current_trace
 from shared.turns import in_turns
@@ -70,8 +70,8 @@ class Commit:
 
     puts: dict[tuple[type[Document], str], Document] = field(default_factory=dict)
     deletes: dict[tuple[type[Document], str], int] = field(default_factory=dict)
-    # By kind and id; no other write of the transaction is of the same document.
-    adds: dict[type[Document], dict[str, Counters]] = field(default_factory=dict)
+    # No other write of the transaction is of one of these documents.
+    adds: dict[tuple[type[Document], str], Counters] = field(default_factory=dict)
     # The version each written document had when this transaction began: 0 for a new one.
     bases: dict[tuple[type[Document], str], int] = field(default_factory=dict)
     # Ids of events, in order, by consumer group.
@@ -81,11 +81,7 @@ class Commit:
 
     def __bool__(self) -> bool:
         return bool(
-            self.puts
-            or self.deletes
-            or any(self.adds.values())
-            or any(self.inbox.values())
-            or self.outgoing
+            self.puts or self.deletes or self.adds or any(self.inbox.values()) or self.outgoing
         )
 
     async def encode(self) -> None:
@@ -140,15 +136,14 @@ class BufferedTransaction:
 
     async def _settle(self, kind: type[Document]) -> None:
         """Write what was added to counters of a kind as any other document, for they are read."""
-        added = self.commit.adds.get(kind)
-        if not added:
+        wanted = [key for key in self.commit.adds if key[0] is kind]
+        if not wanted:
             return
-        wanted = tuple(added)
-        of_kind = cast("type[Counters]", kind)
-        stored = {each.id: each for each in await self._reads.get_many(of_kind, wanted)}
-        for document_id in wanted:
-            if (more := added.pop(document_id, None)) is not None:
-                known = stored.get(document_id)
+        of_kind, ids = cast("type[Counters]", kind), [document_id for _, document_id in wanted]
+        stored = {each.id: each for each in await self._reads.get_many(of_kind, ids)}
+        for key in wanted:
+            if (more := self.commit.adds.get(key)) is not None:
+                known = stored.get(more.id)
                 self.put(more if known is None else known.plus(more))
 
     async def require(self, kind: type[D], document_id: str) -> D:
@@ -237,9 +232,9 @@ class BufferedTransaction:
         key = (type(document), document.id)
         if isinstance(document, Counters):
             _check_names(document)
-            self._forget_added(document)
             document = document.changed(counts=without_zeros(document.counts))
         base = self.commit.bases.setdefault(key, document.version)
+        self.commit.adds.pop(key, None)
         self.commit.deletes.pop(key, None)
         # What is deleted and made anew in one transaction goes on counting.
         stored = document.changed(version=max(base, document.version) + 1)
@@ -248,9 +243,8 @@ class BufferedTransaction:
 
     def delete(self, document: Document) -> None:
         key = (type(document), document.id)
-        if isinstance(document, Counters):
-            self._forget_added(document)
         base = self.commit.bases.setdefault(key, document.version)
+        self.commit.adds.pop(key, None)
         self.commit.puts.pop(key, None)
         if base:
             self.commit.deletes[key] = base
@@ -265,12 +259,8 @@ class BufferedTransaction:
         elif key in self.commit.deletes:
             self.put(counters)
         else:
-            added = self.commit.adds.setdefault(type(counters), {})
-            before = added.get(counters.id)
-            added[counters.id] = counters if before is None else before.plus(counters)
-
-    def _forget_added(self, counters: Counters) -> None:
-        self.commit.adds.get(type(counters), {}).pop(counters.id, None)
+            before = self.commit.adds.get(key)
+            self.commit.adds[key] = counters if before is None else before.plus(counters)
 
     def emit(self, event: Event, *, unlinked: bool = False) -> None:
         trace = current_trace()

@@ -1,7 +1,5 @@
 """A Kafka that allows nothing by itself: TLS, passwords, and the rights that we say are needed."""
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ from deploy.cluster.rights import Right, rights
 from deploy.cluster.settings import KafkaSettings
 from deploy.cluster.topics import TopicsAdmin
 from shared.events.topics import SERVICES
-from tests.support.cluster import Replica, UpwardCluster, until
-from tests.support.demo import ROOT
+from tests.support.cluster import UpwardCluster, until
 from tests.support.servers import KafkaCluster, MongoServer, ServerError
 from tests.support.servers.guard import Guard
 from tests.support.story import SPEC
@@ -85,18 +82,6 @@ async def revoke(admin: TopicsAdmin, right: Right) -> None:
     assert len(answer.filter_responses[0][2]) == 1, answer
 
 
-def apply_topics(replica: Replica) -> "subprocess.CompletedProcess[str]":
-    """Try as a service what it has no right to: to create topics."""
-    return subprocess.run(
-        [sys.executable, "-m", "deploy.cli", "topics", "apply", "--replication", "1"],
-        cwd=ROOT,
-        env=replica.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 async def test_services_run_with_their_rights_alone_and_come_back_when_one_was_taken_away(
     tmp_path: Path, guarded: KafkaCluster, guard: Guard, admin: TopicsAdmin, mongo: MongoServer
 ) -> None:
@@ -111,10 +96,12 @@ async def test_services_run_with_their_rights_alone_and_come_back_when_one_was_t
     )
     for replica in cluster.all:
         replica.configure(**login(guard, f"upward-{replica.service}"))
-    (enrollment,), (matching,) = cluster.of("enrollment"), cluster.of("matching")
+    (matching,) = cluster.of("matching")
     await grant(admin, rights())
 
-    refused = apply_topics(enrollment)
+    # What a service has no right to: to create topics.
+    as_service = login(guard, "upward-enrollment")
+    refused = cluster.attempt("topics", "apply", "--replication", "1", **as_service)
     assert refused.returncode != 0
     assert "Authorization failed" in refused.stderr, refused
     cluster.prepare()

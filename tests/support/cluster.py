@@ -154,16 +154,20 @@ class UpwardCluster:
 
     def run(self, *arguments: str) -> str:
         """Run the `upward` command in the cluster's environment and return what it said."""
-        done = subprocess.run(
+        done = self.attempt(*arguments)
+        assert done.returncode == 0, f"upward {arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def attempt(self, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        """Run the `upward` command, also where it may fail, with these variables changed."""
+        return subprocess.run(
             [sys.executable, "-m", "deploy.cli", *arguments],
             cwd=ROOT,
-            env={**os.environ, **self.env},
+            env={**os.environ, **self.env, **env},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"upward {arguments}: {done.stdout}{done.stderr}"
-        return done.stdout
 
     def start(self) -> None:
         """Start every replica and wait until all are ready."""

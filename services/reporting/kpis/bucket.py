@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
+from shared.counts import without_zeros
+
 K = TypeVar("K")
 
 Bucket = Mapping[str, int]
@@ -30,17 +32,6 @@ class Cell(NamedTuple):
 
 
 WHOLE = Cell("all", "")
-
-
-def merge(first: Bucket, *others: Bucket) -> Bucket:
-    """Return the sum: associative, commutative, with EMPTY as its identity."""
-    total = dict(first)
-    for bucket in others:
-        for name, amount in bucket.items():
-            total[name] = total.get(name, 0) + amount
-            if not total[name]:
-                del total[name]
-    return total
 
 
 def histogram(bucket: Bucket, prefix: str) -> list[tuple[int, int]]:
@@ -92,7 +83,7 @@ class Contribution:
         """Count a person in each of the cells, never to be taken away."""
         self.people_for_good[person].add((cells, measure))
 
-    def by_cell(self) -> dict[Cell, Bucket]:
+    def by_cell(self) -> dict[Cell, dict[str, int]]:
         """Return the counts as a bucket for each cell that changes."""
         spread: defaultdict[Cell, defaultdict[str, int]] = defaultdict(_zeros)
         for cells, counts in self.counts.items():
@@ -102,10 +93,7 @@ class Contribution:
                     total[measure] += amount
         for (cell, measure), amount in self.appeared.items():
             spread[cell][measure] += amount
-        found = {
-            cell: {measure: amount for measure, amount in total.items() if amount}
-            for cell, total in spread.items()
-        }
+        found = {cell: without_zeros(total) for cell, total in spread.items()}
         return {cell: bucket for cell, bucket in found.items() if bucket}
 
 

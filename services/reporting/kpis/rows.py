@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from services.reporting.kpis import formulas
-from services.reporting.kpis.bucket import EMPTY, Bucket, Kind, merge
+from services.reporting.kpis.bucket import EMPTY, Bucket, Kind
 from services.reporting.kpis.formulas import Figure, Slice
+from shared.counts import merge
 from shared.privacy.thresholds import hidden_parts, too_few
 
 KpiName = Literal[

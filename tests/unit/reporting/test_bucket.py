@@ -11,8 +11,8 @@ from services.reporting.kpis.bucket import (
     Cells,
     Contribution,
     histogram,
-    merge,
 )
+from shared.counts import merge
 
 names = st.sampled_from(["held", "starts", "starts_at", "waited:3", "waited:12", "pulses"])
 buckets = st.dictionaries(names, st.integers(-(10**12), 10**12).filter(bool))
