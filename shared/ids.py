@@ -34,5 +34,6 @@ def _message(*parts: str) -> bytes:
 
 
 def _base32(digest: bytes) -> str:
-    # 130 bits: no collision among a billion ids, in 26 characters that survive any system.
-    return base64.b32encode(digest).decode().lower()[:26]
+    # 130 bits: no collision among a billion ids, in 26 characters that survive any system. They are
+    # of the first 17 bytes; base32 takes five at a time.
+    return base64.b32encode(digest[:20]).decode().lower()[:26]

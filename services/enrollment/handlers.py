@@ -19,6 +19,7 @@ from shared.events.participants import (
 from shared.events.programs import ProgramClosed, ProgramPublished
 from shared.http.auth import Principal
 from shared.store.port import Transaction
+from shared.turns import in_turns
 
 
 async def publish_program(
@@ -202,12 +203,13 @@ async def store_people(tx: Transaction, people: Sequence[Person]) -> tuple[int, 
     """Write the new and the changed people of an import; return how many of each."""
     stored = await tx.get_many(Person, [person.id for person in people])
     added = changed = 0
-    for person in people:
-        known = stored.get(person.id)
-        if known is None:
-            added += 1
-            tx.put(person)
-        elif not known.same_facts(person):
-            changed += 1
-            tx.put(person.changed(version=known.version))
+    async for part in in_turns(people):
+        for person in part:
+            known = stored.get(person.id)
+            if known is None:
+                added += 1
+                tx.put(person)
+            elif not known.same_facts(person):
+                changed += 1
+                tx.put(person.changed(version=known.version))
     return added, changed

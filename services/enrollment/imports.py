@@ -1,7 +1,8 @@
 """Importing a whole roster: people in batches, then whom the new organization moves."""
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 
 from services.enrollment import roster
@@ -13,7 +14,8 @@ from shared.events.programs import Thresholds
 from shared.ids import new_event_id
 from shared.store.port import Store, Transaction
 
-_BATCH = 250
+# Each is one sync to disk, or a transaction of few requests.
+_BATCH = 1000
 _ROLES: tuple[Role, ...] = ("mentor", "mentee")
 
 
@@ -31,9 +33,14 @@ async def import_roster(
         batch = parsed.people[start : start + _BATCH]
         new, other = await store.transact(store_people, batch)
         added, updated = added + new, updated + other
-    moved = await _move_participants(store, now)
+    people: dict[str, Person] = {}
+    heads = _Heads()
+    async for page in everybody(store):
+        people |= {person.id: person for person in page}
+        heads.update(_heads(page, now))
+    moved = await _move_participants(store, people, now)
     for program in await store.find(Program, {"closed_at": None}):
-        await count_roster(store, program, now)
+        await _tell_counts(store, program, heads, now)
     return RosterImport(
         id=new_event_id(),
         imported_at=now,
@@ -48,12 +55,8 @@ async def import_roster(
     )
 
 
-async def _move_participants(store: Store, now: datetime) -> int:
+async def _move_participants(store: Store, people: Mapping[str, Person], now: datetime) -> int:
     """Compare every participant with the roster and tell what changed; return how many did."""
-    people: dict[str, Person] = {}
-    async for page in everybody(store):
-        people |= {person.id: person for person in page}
-        await asyncio.sleep(0)
     manager_of = {person.id: person.manager_person_id for person in people.values()}
     moved, after = 0, None
     while participants := await store.find(Participant, after=after, limit=_BATCH):
@@ -114,16 +117,31 @@ async def count_roster(store: Store, program: Program, now: datetime) -> None:
 
     Small counts are withheld.
     """
-    employed, left = dict.fromkeys(_ROLES, 0), dict.fromkeys(_ROLES, 0)
+    heads = _Heads()
     async for page in everybody(store):
-        for person in page:
-            if person.name is None:
-                continue
-            for role in _ROLES:
-                # Unknown levels may enroll but are nobody's quota: they are not counted.
-                if person.level is None or not program.eligible(person.level, role):
-                    continue
-                (left if person.has_left(now) else employed)[role] += 1
+        heads.update(_heads(page, now))
+    await _tell_counts(store, program, heads, now)
+
+
+_Heads = Counter[tuple[int, bool]]
+"""How many people there are of a level who have, or have not, left."""
+
+
+def _heads(people: Iterable[Person], now: datetime) -> _Heads:
+    # Unknown levels may enroll but are nobody's quota, and vacant posts are nobody.
+    return Counter(
+        (person.level, person.has_left(now))
+        for person in people
+        if person.name is not None and person.level is not None
+    )
+
+
+async def _tell_counts(store: Store, program: Program, heads: _Heads, now: datetime) -> None:
+    employed, left = dict.fromkeys(_ROLES, 0), dict.fromkeys(_ROLES, 0)
+    for (level, gone), number in heads.items():
+        for role in _ROLES:
+            if program.eligible(level, role):
+                (left if gone else employed)[role] += number
 
     async def tell(tx: Transaction) -> None:
         for role in _ROLES:

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from typing import Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -19,10 +21,13 @@ V = TypeVar("V")
 _MAX_CELL = 500
 _TEXT_RULE = f"At most {_MAX_CELL} characters, none of them a control character."
 _TEXTS = ("name", "job_title", "department", "manager_id", "location", "country", "region")
+_COLUMNS = {"employee_id", *_TEXTS, "level", "timezone", "hire_date", "leave_date"}
 _NO_HEADER = "The first line must name the columns, employee_id among them."
 _MAX_LEVEL = 50
 _NO_MANAGER = {"", "-", "none", "null", "n/a", "xx"}
 _VACANT = {"vacant", "n/d", "tbc"}
+# All of Unicode's category Cc, and that alone: joiners (Cf) belong to the spelling of many names.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class RowNote(BaseModel):
@@ -71,9 +76,11 @@ def parse(content: bytes, person_id_of: Callable[[str], str]) -> Parsed:
     if "employee_id" not in columns:
         raise InvalidInputError(_NO_HEADER, code="missing_column", field="employee_id")
     parsed, seen = Parsed(), set[str]()
+    # Most people are named by others, too, as their manager.
+    person_id_of = cache(person_id_of)
     for row in _rows(reader, columns, parsed):
         parsed.rows += 1
-        person = _person(row, seen, parsed.notes, person_id_of)
+        person = _person(row, seen, person_id_of)
         if person is not None:
             seen.add(person.employee_id)
             parsed.people.append(person)
@@ -82,13 +89,35 @@ def parse(content: bytes, person_id_of: Callable[[str], str]) -> Parsed:
     return parsed
 
 
-@dataclass
+@dataclass(slots=True)
 class _Row:
     line: int
     cells: dict[str, str]
+    notes: list[RowNote]
 
     def cell(self, name: str) -> str | None:
         return self.cells.get(name) or None
+
+    def refuse(self, name: str, rule: str, message: str) -> None:
+        self._tell("refused", name, rule, message)
+
+    def notice(self, name: str, rule: str, message: str) -> None:
+        self._tell("noticed", name, rule, message)
+
+    def _tell(
+        self, outcome: Literal["refused", "noticed"], name: str, rule: str, message: str
+    ) -> None:
+        self.notes.append(_note(self.line, self.cell("employee_id"), outcome, name, rule, message))
+
+    def read(self, name: str, convert: Callable[[str], V], rule: str, message: str) -> V | None:
+        value = self.cell(name)
+        if value is None:
+            return None
+        try:
+            return convert(value)
+        except ValueError:
+            self.notice(name, rule, message)
+            return None
 
 
 class _CsvReader(Protocol):
@@ -101,6 +130,7 @@ class _CsvReader(Protocol):
 
 
 def _rows(reader: _CsvReader, columns: list[str], parsed: Parsed) -> Iterator[_Row]:
+    wanted = [(place, name) for place, name in enumerate(columns) if name in _COLUMNS]
     while True:
         # A cell may hold line breaks: the row is where it begins.
         line = reader.line_num + 1
@@ -113,80 +143,68 @@ def _rows(reader: _CsvReader, columns: list[str], parsed: Parsed) -> Iterator[_R
             parsed.notes.append(_note(line, None, "refused", "row", "csv", str(error)))
             continue
         if any(cell.strip() for cell in cells):
-            yield _Row(line, dict(zip(columns, map(_clean, cells), strict=False)))
+            found = {name: _clean(cells[place]) for place, name in wanted if place < len(cells)}
+            yield _Row(line, found, parsed.notes)
 
 
 def _clean(cell: str) -> str:
     # Files come with no-break spaces, line breaks in titles and decomposed accents.
-    return " ".join(unicodedata.normalize("NFC", cell).split())
+    composed = cell if cell.isascii() else unicodedata.normalize("NFC", cell)
+    return " ".join(composed.split())
 
 
 def _is_text(value: str) -> bool:
-    # Cc alone: joiners (Cf) belong to the spelling of many names.
-    return len(value) <= _MAX_CELL and not any(unicodedata.category(char) == "Cc" for char in value)
+    return len(value) <= _MAX_CELL and _CONTROL.search(value) is None
 
 
-def _person(
-    row: _Row, seen: set[str], notes: list[RowNote], person_id_of: Callable[[str], str]
-) -> Person | None:
+def _person(row: _Row, seen: set[str], person_id_of: Callable[[str], str]) -> Person | None:
     employee_id = row.cell("employee_id")
-
-    def refuse(name: str, rule: str, message: str) -> None:
-        notes.append(_note(row.line, employee_id, "refused", name, rule, message))
-
-    def notice(name: str, rule: str, message: str) -> None:
-        notes.append(_note(row.line, employee_id, "noticed", name, rule, message))
-
-    def read(name: str, convert: Callable[[str], V], rule: str, message: str) -> V | None:
-        value = row.cell(name)
-        if value is None:
-            return None
-        try:
-            return convert(value)
-        except ValueError:
-            notice(name, rule, message)
-            return None
-
     if employee_id is None:
-        refuse("employee_id", "required", "A row without employee_id can't be told from others.")
+        row.refuse(
+            "employee_id", "required", "A row without employee_id can't be told from others."
+        )
         return None
     if not _is_text(employee_id):
-        refuse("employee_id", "text", _TEXT_RULE)
+        row.refuse("employee_id", "text", _TEXT_RULE)
         return None
     if employee_id in seen:
-        refuse("employee_id", "unique", "An earlier row has this employee_id; that one is used.")
+        row.refuse(
+            "employee_id", "unique", "An earlier row has this employee_id; that one is used."
+        )
         return None
     for column in _TEXTS:
         if not _is_text(row.cell(column) or ""):
-            notice(column, "text", f"{_TEXT_RULE} The row is used without it.")
+            row.notice(column, "text", f"{_TEXT_RULE} The row is used without it.")
             del row.cells[column]
     name = row.cell("name")
     vacant = name is None or name.casefold() in _VACANT
     if vacant:
-        notice("name", "vacant", "A vacant post: kept in reporting lines, nobody can enroll.")
+        row.notice("name", "vacant", "A vacant post: kept in reporting lines, nobody can enroll.")
     for unknown in ("level", "department", "timezone"):
         if row.cell(unknown) is None and not vacant:
-            notice(unknown, "missing", f"Without {unknown} this person would wait for a match.")
+            row.notice(unknown, "missing", f"Without {unknown} this person would wait for a match.")
     manager = row.cell("manager_id")
     if manager is not None and manager.casefold() in _NO_MANAGER:
         manager = None
     if manager == employee_id:
-        notice("manager_id", "self_report", "Reports to themself: imported without a manager.")
+        row.notice("manager_id", "self_report", "Reports to themself: imported without a manager.")
         manager = None
     return Person(
         id=person_id_of(employee_id),
         employee_id=employee_id,
         name=None if vacant else name,
         job_title=row.cell("job_title"),
-        level=read("level", _level, "integer", f"A level is a whole number, 0 to {_MAX_LEVEL}."),
+        level=row.read(
+            "level", _level, "integer", f"A level is a whole number, 0 to {_MAX_LEVEL}."
+        ),
         department=row.cell("department"),
         manager_person_id=None if manager is None else person_id_of(manager),
         location=row.cell("location"),
         country=row.cell("country"),
         region=row.cell("region"),
-        timezone=read("timezone", _zone, "iana_zone", "Not a zone of the IANA database."),
-        hired_on=read("hire_date", date.fromisoformat, "date", "A date is YYYY-MM-DD."),
-        left_on=read("leave_date", date.fromisoformat, "date", "A date is YYYY-MM-DD."),
+        timezone=row.read("timezone", _zone, "iana_zone", "Not a zone of the IANA database."),
+        hired_on=row.read("hire_date", date.fromisoformat, "date", "A date is YYYY-MM-DD."),
+        left_on=row.read("leave_date", date.fromisoformat, "date", "A date is YYYY-MM-DD."),
     )
 
 

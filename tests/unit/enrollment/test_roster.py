@@ -2,6 +2,8 @@
 
 import csv
 import io
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,23 @@ def test_names_of_all_scripts_are_kept() -> None:
     odd = read(FULL + row("é".encode().decode(), "e\u0301x", "Ana\u00a0\u00a0Zoe\u0308"))
     assert odd.people[0].name == "Ana Zoë"
     assert odd.people[0].manager_person_id == "p-éx"
+
+
+def test_a_control_character_costs_its_cell_and_no_other_character_does() -> None:
+    # White space is folded before, whatever its category.
+    odd = [char for char in map(chr, range(sys.maxunicode + 1)) if not char.isspace()]
+    control = {char for char in odd if unicodedata.category(char) == "Cc"}
+    others = [char for char in odd if unicodedata.category(char) not in {"Cc", "Cs"}]
+    assert len(control) > 50
+    for char in control:
+        parsed = read(FULL + row("1", name=f"A{char}B"))
+        assert parsed.people[0].name is None
+        assert ("name", "text") in {(note.field, note.rule) for note in parsed.notes}
+    for start in range(0, len(others), 400):
+        name = f"A{''.join(others[start : start + 400])}B".replace('"', "").replace(",", "")
+        assert ("name", "text") not in {
+            (note.field, note.rule) for note in read(FULL + row("1", name=name)).notes
+        }
 
 
 def test_lines_that_touch_nobody_else_block_nobody_else() -> None:
