@@ -115,13 +115,14 @@ class Campaign:
     def start(self) -> None:
         """Start servers and services and wait until all are ready."""
         self.folder.mkdir(parents=True)
+        self.kafka_disk, self.mongo_disk = self.folder / "kafka-disk", self.folder / "mongo-disk"
         settings = {}
         if self.fills:
-            self.disk = self.folder / "disk"
-            mount(self.disk)
-            settings = {"log.dirs": str(self.disk / "kafka-{node}")}
+            mount(self.kafka_disk)
+            mount(self.mongo_disk)
+            settings = {"log.dirs": str(self.kafka_disk / "kafka-{node}")}
         self.kafka = KafkaCluster(self.folder / "kafka", self.nodes, settings)
-        self.mongo = MongoServer(self.folder / "mongo")
+        self.mongo = MongoServer(self.mongo_disk)
         self.kafka_link, self.mongo_link, inner = free_ports(3)
         if self.nodes == 1:
             _listen_on(self.kafka, inner, self.kafka_link)
@@ -160,7 +161,8 @@ class Campaign:
         self.kafka.kill()
         self.journal.close()
         if self.fills:
-            subprocess.run(["umount", str(self.disk)], check=True)
+            for disk in (self.kafka_disk, self.mongo_disk):
+                subprocess.run(["umount", str(disk)], check=True)
 
     def of(self, service: str, number: int) -> Replica:
         """Return one replica."""
@@ -311,13 +313,17 @@ class Campaign:
         finally:
             await self.run(self.proxy.heal)
 
-    def fill_disk(self) -> Path:
-        """Fill the broker's disk; return the file to remove."""
-        filler = self.disk / "filler"
+    @contextlib.asynccontextmanager
+    async def full(self, disk: Path) -> AsyncIterator[None]:
+        """Leave no room on a disk inside the block."""
+        filler = disk / "filler"
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while file.write(bytes(1024 * 1024)):
                 continue
-        return filler
+        try:
+            yield
+        finally:
+            filler.unlink()
 
     async def duplicates(self, service: str) -> dict[int, float]:
         """Return by process how many events it has dropped as applied before."""

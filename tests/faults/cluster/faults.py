@@ -13,6 +13,7 @@ from shared.events.registry import EVENTS_BY_TYPE
 from shared.events.topics import PAIRS, PARTICIPANTS, SESSIONS
 from tests.faults.cluster.campaign import GROUPS, LIVE_SECONDS, SESSION_SECONDS, Campaign
 from tests.faults.cluster.evidence import Record, handled
+from tests.faults.cluster.journal import JournaledClient
 from tests.faults.cluster.poison import FOREIGN, Made, drifted, header, headers_of, poisons, stale
 from tests.faults.cluster.proxy import Mode
 from tests.support.cluster import Replica, until
@@ -23,6 +24,7 @@ GRACE_SECONDS = 30.0
 _SKEW_SECONDS = 3600
 _TOLD_SECONDS = 30.0
 _DIES_SECONDS = 15.0
+_FULL_SECONDS = 60.0
 _TRIES = 4
 _CONSUMERS = tuple(GROUPS.values())
 _SKEW = Path(__file__).parent / "skew"
@@ -33,7 +35,8 @@ class Fault:
     """One line of the table. `inject` hurts, then heals; the story goes on meanwhile.
 
     A fault `at_rest` starts and ends while nothing else happens. `nodes` is how many brokers it
-    takes; `fills` says that it fills a disk, which takes the right to mount one.
+    takes; `fills` says that it fills a disk, which takes the right to mount one, and
+    `kills_mongo` that the database must be ours to kill.
     """
 
     number: str
@@ -42,6 +45,7 @@ class Fault:
     at_rest: bool = False
     nodes: int = 1
     fills: bool = False
+    kills_mongo: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,21 @@ async def _end_in_time(campaign: Campaign, replica: Replica) -> float:
     seconds = await campaign.take_down(replica)
     assert seconds < GRACE_SECONDS, f"{replica.name} took {seconds:.1f} s to end"
     return seconds
+
+
+async def leak_a_cancellation(campaign: Campaign, luck: random.Random) -> None:
+    # Every step tells it something.
+    replica = _any_of(campaign, "reporting", luck)
+    hit = luck.randint(1, 3)
+    pid = await campaign.arm(replica, f"consumer.before_apply:{hit}:cancel")
+    await until(
+        lambda: replica.metric("upward_consumer_retries_total", service="reporting") > 0,
+        LIVE_SECONDS,
+        f"batch {hit} of {replica.name} is cancelled and taken again",
+    )
+    assert replica.running, f"{replica.name} has ended"
+    assert (replica.pid, replica.live()) == (pid, True), f"{replica.name} is not at work"
+    await campaign.restart(replica, UPWARD_FAILPOINT="")
 
 
 def pause_replica(service: str | None, seconds: float) -> Inject:
@@ -234,14 +253,26 @@ async def lose_mongo(campaign: Campaign, luck: random.Random) -> None:
 
 
 async def fill_broker_disk(campaign: Campaign, luck: random.Random) -> None:
-    filler = campaign.fill_disk()
-    try:
-        await asyncio.sleep(8)
-    finally:
-        filler.unlink()
-    # A broker whose only disk has failed ends; what keeps it in operation starts it again.
-    await campaign.run(campaign.kafka.kill)
-    await campaign.run(campaign.kafka.start)
+    (node,) = campaign.kafka.nodes
+    async with campaign.full(campaign.kafka_disk):
+        # A broker whose only disk has failed ends; what keeps it in operation starts it again.
+        await until(lambda: not node.running, _FULL_SECONDS, "the broker can't write")
+        await asyncio.sleep(luck.uniform(1, 4))
+    await campaign.run(node.start)
+
+
+async def fill_mongo_disk(campaign: Campaign, luck: random.Random) -> None:
+    client = campaign.story.client
+    assert isinstance(client, JournaledClient)
+    before = client.repeated
+    async with campaign.full(campaign.mongo_disk):
+        await until(
+            lambda: client.repeated > before, _FULL_SECONDS, "somebody is told to come back"
+        )
+        await asyncio.sleep(luck.uniform(1, 4))
+    # A server that could not write ends, or is to be restarted.
+    await campaign.run(campaign.mongo.kill)
+    await campaign.run(campaign.mongo.start)
 
 
 async def skew_clocks(campaign: Campaign, luck: random.Random) -> None:
@@ -416,7 +447,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("F7", "SIGSTOP of the broker, 30 s", pause_broker(30)),
     Fault("F8", "kill -9 of the broker", kill_broker(1)),
     Fault("F10", "half of the clients cut off the broker", cut_kafka(12)),
-    Fault("F11", "half of the clients cut off MongoDB; its kill -9", lose_mongo),
+    Fault("F11", "half of the clients cut off MongoDB; its kill -9", lose_mongo, kills_mongo=True),
     Fault("F12", "groups set back to the first record", replay_everything, at_rest=True),
     Fault("F13", "copies in another order, old after new", deliver_late_and_twice),
     Fault("F14", "poison of nine kinds", poison),
@@ -426,10 +457,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault("F19", "2 to 3 to 1 to 3 replicas, each 5 s", scale_up_and_down),
     Fault("F20", "no broker at a process's start", start_without_kafka),
     Fault("F21", "a process that stands still, 15 s", pause_replica("matching", 15)),
+    Fault("F21b", "a cancellation leaks into a batch", leak_a_cancellation),
     Fault("F23", "retention passed", outlive_retention),
     # Those with servers of their own, last: the others share theirs.
     Fault("F9", "kill -9 of leaders, 3 brokers", kill_broker(3), nodes=3),
     Fault("F16", "the broker's disk is full", fill_broker_disk, fills=True),
+    Fault("F16b", "MongoDB's disk is full", fill_mongo_disk, fills=True, kills_mongo=True),
 )
 
 NOT_RUN: tuple[NotRun, ...] = (

@@ -1,5 +1,6 @@
 """Failpoints kill at the named hit, and cost nothing when none is asked for."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -39,7 +40,20 @@ def test_a_failpoint_kills_at_the_hit_that_was_asked_for(
     assert killed == [signal.SIGKILL]
 
 
-@pytest.mark.parametrize("setting", ["log.before_lunch", "log.after_append:0"])
+def test_a_failpoint_may_leak_a_cancellation_once(
+    killed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPWARD_FAILPOINT", "consumer.before_apply:2:cancel")
+    failpoint("consumer.before_apply")
+    with pytest.raises(asyncio.CancelledError):
+        failpoint("consumer.before_apply")
+    failpoint("consumer.before_apply")
+    assert killed == []
+
+
+@pytest.mark.parametrize(
+    "setting", ["log.before_lunch", "log.after_append:0", "log.after_append:1:sleep"]
+)
 def test_a_setting_that_names_no_failpoint_is_an_error(
     killed: list[int], monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
