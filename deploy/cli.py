@@ -809,7 +809,7 @@ def bench(
     """Measure: `bus` is the embedded bus beside bare SQLite inserts of the same bytes.
 
     `pipeline` is the load harness, on a real Kafka broker, `matching` the engine beside other
-    solvers; half an hour each.
+    solvers; half an hour and more each.
     """
     if name == "pipeline":
         _bench_pipeline(events, stage, soak, as_json)

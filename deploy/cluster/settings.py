@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import InvalidInputError
+from shared.messaging.consumer import SESSION_TIMEOUT_SECONDS
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -63,7 +64,7 @@ class KafkaSettings(BaseSettings):
         default=10, gt=0, le=120, description="How long one request to a broker may take"
     )
     session_timeout_seconds: float = Field(
-        default=45,
+        default=SESSION_TIMEOUT_SECONDS,
         ge=6,
         le=300,
         description="How long a replica may be silent before its group goes on without it",
@@ -243,4 +244,10 @@ def _rows() -> Iterator[str]:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
-    return "none" if field.default is None else f"`{field.default}`"
+    match field.default:
+        case None:
+            return "none"
+        case float(number):
+            return f"`{number:g}`"
+        case default:
+            return f"`{default}`"

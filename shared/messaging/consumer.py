@@ -50,10 +50,15 @@ by one event."""
 BatchHandler = Callable[[Transaction, Sequence[tuple[Any, Envelope]]], Awaitable[None]]
 """Takes, in their order, all events of a batch that it is declared for."""
 
-SESSION_TIMEOUT_SECONDS = 45.0
-# FastStream sleeps this long again after each empty poll, blind to what arrives meanwhile: it is
-# the latency of a quiet bus.
-_QUIET_MS = 20
+SESSION_TIMEOUT_SECONDS = 15.0
+"""How long a replica may be silent. Where one dies and is started again at once, its whole group
+stands still until the old member is missed: this long, whatever Kafka's clients default to."""
+HEARTBEAT_SECONDS = 1.0
+"""By its answers members learn that their group changes: a rolled-out version's partitions wait
+about this long for their next reader."""
+QUIET_MS = 20
+"""How long a poll waits. FastStream sleeps as long again after an empty one, blind to what arrives
+meanwhile: it is the latency of a quiet bus."""
 # What is taken from the bus at once where so much waits: several transactions, if the store wants
 # them smaller. While it commits one, the events of the next are parsed, and one commit of offsets
 # does for all.
@@ -199,12 +204,12 @@ class Consumer:
             group_id=self.group,
             batch=True,
             max_records=max(_RECORDS_AT_ONCE, self._store.events_at_once),
-            batch_timeout_ms=_QUIET_MS,
+            batch_timeout_ms=QUIET_MS,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.NACK_ON_ERROR,
             isolation_level="read_committed",
             session_timeout_ms=round(session_timeout_seconds * 1000),
-            heartbeat_interval_ms=min(3_000, round(session_timeout_seconds * 1000 / 3)),
+            heartbeat_interval_ms=round(HEARTBEAT_SECONDS * 1000),
             rebalance_timeout_ms=60_000,
             no_reply=True,
             parser=_clean_headers,

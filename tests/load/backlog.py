@@ -14,11 +14,10 @@ from shared import metrics
 from shared.clock import monotonic
 from shared.events.envelope import Envelope, Event
 from shared.events.registry import EVENTS_BY_TYPE
-from tests.load.bench_platform import BenchPlatform, rewind, until
+from tests.load.bench_platform import BenchPlatform, ConsumerSettings, rewind, until
 
 _BATCH = 500
 _LOOK_SECONDS = 0.01
-_OUTCOMES = ("applied", "duplicate", "skipped", "dead_letter")
 _SERVICE = "reporting"
 
 
@@ -41,7 +40,8 @@ class Drained:
         return self.events / self.cpu_seconds
 
 
-def _consumed(*outcomes: str) -> int:
+def consumed(*outcomes: str) -> int:
+    """Return how many events this process's reporting has handled, with these outcomes or any."""
     # Not from the registry, which would read all other metrics and /proc at each look.
     (counter,) = metrics.CONSUMED.collect()
     return round(
@@ -50,26 +50,31 @@ def _consumed(*outcomes: str) -> int:
             for sample in counter.samples
             if sample.name.endswith("_total")
             and sample.labels["service"] == _SERVICE
-            and sample.labels["outcome"] in outcomes
+            and (not outcomes or sample.labels["outcome"] in outcomes)
         )
     )
 
 
 async def drain_with_reporting(
-    folder: Path, kafka: str, mongodb: str | None, events: int
+    folder: Path,
+    kafka: str,
+    mongodb: str | None,
+    events: int,
+    consumer_settings: ConsumerSettings | None = None,
 ) -> Drained:
     """Start reporting on an empty store behind `events` records, and wait until it has them all.
 
-    Raises AssertionError where a record became a dead letter: then it did not do its work.
+    Its consumer has its own settings but for those that are given. Raises AssertionError where a
+    record became a dead letter: then it did not do its work.
     """
-    platform = BenchPlatform(folder, kafka, mongodb)
+    platform = BenchPlatform(folder, kafka, mongodb, consumer_settings)
     service = build(platform)
     await platform.migrate(_SERVICE, service.documents)
     await rewind(kafka, service.consumer.group, service.consumer.topics)
-    before, dead = _consumed(*_OUTCOMES), _consumed("dead_letter")
+    before, dead = consumed(), consumed("dead_letter")
 
     def done() -> int:
-        return _consumed(*_OUTCOMES) - before
+        return consumed() - before
 
     async def begun() -> bool:
         return done() > 0
@@ -85,7 +90,7 @@ async def drain_with_reporting(
         seconds, cpu_seconds = monotonic() - at, time.process_time() - cpu_at
     finally:
         await service.stop()
-    assert _consumed("dead_letter") == dead
+    assert consumed("dead_letter") == dead
     return Drained(events - first, seconds, cpu_seconds)
 
 

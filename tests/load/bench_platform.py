@@ -3,31 +3,61 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 from faststream.kafka import KafkaBroker
+from pydantic import JsonValue
 
 from deploy.cluster.settings import KafkaSettings
 from deploy.cluster.topics import TopicsAdmin
 from shared.clock import Clock, SystemClock
 from shared.events.topics import TOPICS, Topic
 from shared.http.auth import LocalIssuer, TokenVerifier
+from shared.messaging.consumer import SESSION_TIMEOUT_SECONDS
 from shared.messaging.dead_letters import RawRecord
 from shared.store.mongo import MongoStore
 from shared.store.port import Document, Store
 from shared.store.sqlite import SqliteStore
 
+ConsumerSettings = Mapping[str, JsonValue]
+"""Arguments of aiokafka's consumer, in place of those that services choose."""
+
+
+class _TunedBroker(KafkaBroker):
+    """A KafkaBroker whose consumers have some settings of the benchmark's choosing."""
+
+    consumer_settings: ConsumerSettings = {}
+
+    async def _connect(self) -> Callable[..., AIOKafkaConsumer]:
+        made = await super()._connect()
+        config = self.config.broker_config
+        config.builder = partial(_tuned, made, self.consumer_settings)
+        return config.builder
+
+
+def _tuned(
+    make: Callable[..., AIOKafkaConsumer], settings: ConsumerSettings, **chosen: object
+) -> AIOKafkaConsumer:
+    return make(**{**chosen, **settings})
+
 
 class BenchPlatform:
     """Implements `shared.runtime.Platform` for one run; its stores are new and empty."""
 
-    session_timeout_seconds = 45.0
+    session_timeout_seconds = SESSION_TIMEOUT_SECONDS
 
-    def __init__(self, folder: Path, kafka: str, mongodb: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kafka: str,
+        mongodb: str | None,
+        consumer_settings: ConsumerSettings | None = None,
+    ) -> None:
         """Keep documents in MongoDB where its URI is given, else in SQLite files in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.clock: Clock = SystemClock()
@@ -36,6 +66,7 @@ class BenchPlatform:
         self._folder = folder
         self._kafka = kafka
         self._mongodb = mongodb
+        self._consumer_settings = consumer_settings or {}
         self._prefix = f"bench_{uuid.uuid4().hex[:12]}_"
 
     def store(self, service: str) -> Store:
@@ -62,7 +93,7 @@ class BenchPlatform:
 
     def broker(self, service: str) -> KafkaBroker:
         """Return a broker connection as the cluster's services have it, not yet started."""
-        return KafkaBroker(
+        broker = _TunedBroker(
             self._kafka.split(","),
             client_id=f"upward-{service}",
             acks="all",
@@ -72,6 +103,8 @@ class BenchPlatform:
             graceful_timeout=25.0,
             logger=None,
         )
+        broker.consumer_settings = self._consumer_settings
+        return broker
 
     def secret(self, service: str, name: str) -> bytes:
         """Return a stable secret of this service."""

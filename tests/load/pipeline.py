@@ -28,7 +28,8 @@ from shared.messaging.dead_letters import RawRecord
 from shared.store.sqlite import SqliteStore
 from tests.load.asgi import ask, at_once
 from tests.load.backlog import Drained, drain_bare, drain_with_reporting
-from tests.load.bench_platform import create_topics, publish
+from tests.load.bench_platform import ConsumerSettings, create_topics, publish
+from tests.load.client_settings import fetch_stage, membership_stage
 from tests.load.enrollment import (
     Company,
     cluster_company,
@@ -55,7 +56,17 @@ from tests.support.servers import KafkaCluster, MongoServer
 T = TypeVar("T")
 
 StageName = Literal[
-    "backlog", "latency", "enroll", "roster", "kpi_query", "soak", "scaling", "peers", "profile"
+    "backlog",
+    "latency",
+    "enroll",
+    "roster",
+    "kpi_query",
+    "soak",
+    "scaling",
+    "fetch",
+    "membership",
+    "peers",
+    "profile",
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
@@ -128,9 +139,13 @@ class _Bench:
         """Drain the backlog with aiokafka and pydantic alone."""
         return await drain_bare(self.kafka, self.topics, len(self.records))
 
-    async def reporting(self, mongodb: str | None = None) -> Drained:
+    async def reporting(
+        self, mongodb: str | None = None, consumer_settings: ConsumerSettings | None = None
+    ) -> Drained:
         """Drain the backlog with the reporting service."""
-        return await drain_with_reporting(self.place(), self.kafka, mongodb, len(self.records))
+        return await drain_with_reporting(
+            self.place(), self.kafka, mongodb, len(self.records), consumer_settings
+        )
 
 
 async def bench_pipeline(
@@ -138,7 +153,7 @@ async def bench_pipeline(
 ) -> PipelineBench:
     """Measure all stages that are asked for; `said` is told what is measured now.
 
-    Takes half an hour with all stages, and both cores. Starts a Kafka broker and a
+    Takes three quarters of an hour with all stages, and both cores. Starts a Kafka broker and a
     MongoDB-compatible server of its own: raises ServerError where they can't be had.
     """
     begun, load = monotonic(), os.getloadavg()[0]
@@ -497,6 +512,20 @@ async def _scaling(bench: _Bench) -> Stage:
     )
 
 
+async def _fetch(bench: _Bench) -> Stage:
+    return await fetch_stage(
+        bench.place(),
+        partial(bench.reporting, None),
+        bench.records,
+        bench.options.repetitions,
+    )
+
+
+async def _membership(bench: _Bench) -> Stage:
+    sample = next(record for record in bench.records if record.topic == FEEDBACK)
+    return await membership_stage(bench.place, sample)
+
+
 async def _peers(bench: _Bench) -> Stage:
     events = sum(1 for record in bench.records if record.topic == FEEDBACK)
     figures: list[Figure] = []
@@ -548,6 +577,8 @@ _STAGES: dict[StageName, Callable[[_Bench], Awaitable[Stage]]] = {
     "kpi_query": _kpi_query,
     "soak": _soak,
     "scaling": _scaling,
+    "fetch": _fetch,
+    "membership": _membership,
     "peers": _peers,
     "profile": _profile,
 }
