@@ -16,6 +16,9 @@ from shared.logging import get_logger
 from shared.store.port import OutboxRecord, Store
 
 _BATCH = 500
+# After so long the outbox is looked at from its start again, for what may wait there: keys that
+# failed, and commits that landed behind the place where a page began.
+_PASS_SECONDS = 1.0
 _POLL_SECONDS = 0.5
 # How often a replica that may not publish asks whether it may now.
 _ASK_SECONDS = 3.0
@@ -41,8 +44,11 @@ class Relay:
         self._broker = broker
         self._lease = store.lease("relay")
         self._task: asyncio.Task[None] | None = None
+        self._marking: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._measured_at = -_MEASURE_SECONDS
+        # Keys that failed, and when they are tried again: nobody else waits with them.
+        self._retry_at: dict[_Key, float] = {}
         self._log = get_logger(service)
 
     def start(self) -> None:
@@ -74,7 +80,7 @@ class Relay:
                         return
                     await self._unless_stopping(asyncio.sleep(_ASK_SECONDS))
                     continue
-                published, failed = await self._pass()
+                published, failed = await self._pass(), False
             except UnavailableError as error:
                 self._log.warning("relay_waits", error=str(error))
                 published, failed = 0, True
@@ -90,10 +96,23 @@ class Relay:
             elif not published:
                 await self._unless_stopping(self._store.outbox.wait(_POLL_SECONDS))
 
-    async def _pass(self) -> tuple[int, bool]:
-        """Publish what waits, page by page; return how many, and whether a key failed."""
-        published, after = 0, 0
-        stuck: set[_Key] = set()
+    async def _pass(self) -> int:
+        """Publish what waits, page by page; return how many."""
+        try:
+            published = await self._pages()
+        except asyncio.CancelledError:
+            await cancellation.end(self._marking)
+            raise
+        except BaseException:
+            await self._marked()
+            raise
+        await self._marked()
+        return published
+
+    async def _pages(self) -> int:
+        published, after, begun = 0, 0, monotonic()
+        self._retry_at = {key: at for key, at in self._retry_at.items() if at > begun}
+        stuck = set(self._retry_at)
         await self._measure()
         # Page by page and not always the oldest: a stuck key's many records would hide all others.
         while records := await self._store.outbox.pending(_BATCH, after=after):
@@ -101,7 +120,10 @@ class Relay:
             await self._keep_lease()
             free = [record for record in records if (record.topic, record.key) not in stuck]
             published += await self._publish(free, stuck)
-        return published, bool(stuck)
+            # Not before it has reached what is free, however many pages a stuck key fills.
+            if published and monotonic() - begun > _PASS_SECONDS:
+                break
+        return published
 
     async def _keep_lease(self) -> None:
         if not self._lease.held() and not await self._lease.hold():
@@ -134,9 +156,10 @@ class Relay:
             sent: list[int] = []
             for (key, record), result in zip(wave, results, strict=True):
                 if isinstance(result, Exception):
-                    # Its later events must not overtake it: the key waits for the next pass.
+                    # Its later events must not overtake it: the key waits for another pass.
                     del queues[key]
                     stuck.add(key)
+                    self._retry_at[key] = monotonic() + _PAUSE_AFTER_FAILURE_SECONDS
                     metrics.OUTBOX_FAILURES.labels(self._service).inc()
                     self._log.warning("publish_failed", topic=record.topic, error=repr(result))
                 elif isinstance(result, BaseException):
@@ -149,12 +172,23 @@ class Relay:
                     if not queues[key]:
                         del queues[key]
             if sent:
-                await self._store.outbox.mark_sent(sent, lease=self._lease)
-                metrics.OUTBOX_PUBLISHED.labels(self._service).inc(len(sent))
+                await self._marked()
+                self._marking = asyncio.create_task(self._mark(sent))
                 published += len(sent)
-            failpoint("relay.after_mark")
             await self._measure()
         return published
+
+    async def _marked(self) -> None:
+        """Wait until what was acknowledged is marked; raise what the mark has raised."""
+        marking, self._marking = self._marking, None
+        if marking is not None:
+            await marking
+
+    async def _mark(self, sent: list[int]) -> None:
+        # Beside the next publications: those behind them would wait for two disks, not for one.
+        await self._store.outbox.mark_sent(sent, lease=self._lease)
+        metrics.OUTBOX_PUBLISHED.labels(self._service).inc(len(sent))
+        failpoint("relay.after_mark")
 
     async def _send(self, record: OutboxRecord) -> None:
         acknowledged = await self._broker.publish(

@@ -27,6 +27,7 @@ from shared.events.topics import (
 )
 from shared.ids import new_event_id
 from shared.messaging import consumer
+from shared.messaging import relay as relays
 from shared.messaging.breaker import DeadLetterLimit
 from shared.messaging.broker import EmbeddedKafkaBroker
 from shared.messaging.consumer import Consumer
@@ -689,8 +690,9 @@ def told(bus: Bus, key: str) -> list[int]:
 
 
 async def test_a_key_that_fails_stops_itself_and_no_other(
-    bus: Bus, choosy: type[ChoosyBroker]
+    bus: Bus, choosy: type[ChoosyBroker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(relays, "_PASS_SECONDS", 0.0)
     choosy.failing.add(b"stuck")
     async with running(bus, broker=choosy) as chain:
         # More than a page of the outbox: those behind must not starve.
@@ -707,6 +709,75 @@ async def test_a_key_that_fails_stops_itself_and_no_other(
         choosy.failing.clear()
         await chain.settle()
         assert told(bus, "stuck") == list(range(1, 701))
+
+
+async def test_nobody_waits_with_a_key_that_failed(
+    bus: Bus, choosy: type[ChoosyBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "_PAUSE_AFTER_FAILURE_SECONDS", 3600.0)
+    choosy.failing.add(b"stuck")
+    async with running(bus, broker=choosy) as chain:
+        await chain.store.transact(tell, "stuck", [1])
+        for number in range(1, 4):
+            await chain.store.transact(tell, "free", [number])
+
+            async def is_out(number: int = number) -> bool:
+                return told(bus, "free")[-1:] == [number]
+
+            await eventually(is_out)
+        assert told(bus, "stuck") == []
+
+
+async def test_a_key_that_failed_has_its_turn_while_others_keep_coming(
+    bus: Bus, choosy: type[ChoosyBroker]
+) -> None:
+    choosy.failing.add(b"stuck")
+    async with running(bus, broker=choosy) as chain:
+        await chain.store.transact(tell, "stuck", [1, 2])
+        ended = asyncio.Event()
+
+        async def keep_telling(name: str) -> None:
+            number = 0
+            while not ended.is_set():
+                number += 1
+                await chain.store.transact(tell, name, [number])
+
+        async def stuck_is_out() -> bool:
+            return told(bus, "stuck") == [1, 2]
+
+        async with asyncio.TaskGroup() as tellers:
+            for number in range(8):
+                tellers.create_task(keep_telling(f"free-{number}"))
+            await asyncio.sleep(0.5)
+            choosy.failing.clear()
+            try:
+                await eventually(stuck_is_out, 10)
+            finally:
+                ended.set()
+
+
+async def test_a_mark_that_takes_long_holds_up_no_publication(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(bus) as chain:
+        outbox, marks = type(chain.store.outbox), asyncio.Event()
+        original = outbox.mark_sent
+
+        async def wait(self: Any, positions: Sequence[int], **lease: Any) -> None:
+            await marks.wait()
+            await original(self, positions, **lease)
+
+        monkeypatch.setattr(outbox, "mark_sent", wait)
+        await chain.store.transact(tell, "p", [1, 2])
+
+        async def both_are_out() -> bool:
+            return told(bus, "p") == [1, 2]
+
+        await eventually(both_are_out)
+        assert (await chain.store.outbox.depth()).pending == 2
+        marks.set()
+        await chain.settle()
+        assert told(bus, "p") == [1, 2]
 
 
 async def test_a_crash_before_the_mark_publishes_twice_with_the_same_id(
