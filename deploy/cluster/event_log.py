@@ -1,9 +1,9 @@
 """Reading every event off Kafka: each partition in its order, all of them by time."""
 
 import heapq
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -17,9 +17,12 @@ from shared.messaging.dead_letters import RawRecord
 
 _Record = ConsumerRecord[bytes | None, bytes | None]
 
+# Of every partition this much may be held, and as much is under way.
+_FETCH_BYTES = 256 * 1024
+
 
 async def read_records(settings: KafkaSettings) -> AsyncIterator[_Record]:
-    """Yield every record that the contract's topics hold now.
+    """Yield every record that the contract's topics hold now, holding few of them at a time.
 
     Kafka keeps no order between partitions: records are merged by the time at which their events
     were emitted, never changing a partition's own order. The time of publication would not do: a
@@ -38,42 +41,75 @@ async def read_records(settings: KafkaSettings) -> AsyncIterator[_Record]:
         auto_offset_reset="earliest",
         isolation_level="read_committed",
         request_timeout_ms=round(settings.request_timeout_seconds * 1000),
+        max_partition_fetch_bytes=_FETCH_BYTES,
         **parse_security(settings.security()),
     )
     await consumer.start()
     try:
         consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        read: dict[TopicPartition, list[_Record]] = {}
-        for partition in partitions:
-            read[partition] = await _read_partition(consumer, partition, ends[partition])
+        await consumer.seek_to_beginning(*partitions)
+        async for record in merged(consumer, await consumer.end_offsets(partitions)):
+            yield record
     finally:
         await consumer.stop()
-    for record in heapq.merge(*map(_monotone, read.values()), key=lambda pair: pair[0]):
-        yield record[1]
 
 
-async def _read_partition(
-    consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
-) -> list[_Record]:
-    records: list[_Record] = []
-    await consumer.seek_to_beginning(partition)
+class Partitions(Protocol):
+    """What is asked of the consumer."""
+
+    async def position(self, partition: TopicPartition) -> int:
+        """Return the offset that is read next."""
+        ...
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int
+    ) -> dict[TopicPartition, list[_Record]]:
+        """Return the next records of these partitions, none if none come in time."""
+        ...
+
+
+async def merged(
+    consumer: Partitions, ends: Mapping[TopicPartition, int]
+) -> AsyncIterator[_Record]:
+    """Yield the records before each partition's end by the time at which they were emitted.
+
+    No partition's own order changes, and of each only what one fetch brought is held.
+    """
+    readers = [_monotone(_read(consumer, place, end)) for place, end in ends.items()]
+    heads: list[tuple[bytes, int, _Record]] = []
+
+    async def advance(number: int) -> None:
+        async for order, record in readers[number]:
+            heapq.heappush(heads, (order, number, record))
+            return
+
+    for number in range(len(readers)):
+        await advance(number)
+    while heads:
+        _, number, record = heapq.heappop(heads)
+        yield record
+        await advance(number)
+
+
+async def _read(
+    consumer: Partitions, partition: TopicPartition, end: int
+) -> AsyncIterator[_Record]:
     while await consumer.position(partition) < end:
         taken = await consumer.getmany(partition, timeout_ms=1000)
-        records += taken.get(partition, ())
-    return [record for record in records if record.offset < end]
+        for record in taken.get(partition, ()):
+            if record.offset < end:
+                yield record
 
 
-def _monotone(records: list[_Record]) -> list[tuple[bytes, _Record]]:
+async def _monotone(records: AsyncIterator[_Record]) -> AsyncIterator[tuple[bytes, _Record]]:
     """Pair each record with its event's id, or that of a later event that came before it.
 
     An id is a version 7 UUID and begins with the time at which it was made (RFC 9562).
     """
-    latest, paired = b"", []
-    for record in records:
+    latest = b""
+    async for record in records:
         latest = max(latest, dict(record.headers).get("ce_id") or b"")
-        paired.append((latest, record))
-    return paired
+        yield latest, record
 
 
 async def read_events(settings: KafkaSettings) -> AsyncIterator[dict[str, Any]]:
