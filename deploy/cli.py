@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn, ParamSp
 
 import typer
 import uvloop
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from deploy.client import ApiError, Client, Json, UnreachableError
@@ -87,8 +88,9 @@ for name, group in {
 }.items():
     app.add_typer(group, name=name)
 
-out = Console(soft_wrap=False)
-err = Console(stderr=True)
+# Without markup: what is shown holds brackets of its own, from files, patterns and people.
+out = Console(soft_wrap=False, markup=False)
+err = Console(stderr=True, markup=False)
 
 Data = Annotated[
     Path,
@@ -129,9 +131,11 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 def fail(message: str, hint: str | None = None) -> NoReturn:
     """Say what is wrong and what to do, and end with exit code 1."""
-    err.print(f"[bold red]error[/] {message}", highlight=False)
+    # In a log, a line is a line.
+    wrap = not err.is_terminal
+    err.print(Text.assemble(("error ", "bold red"), message), highlight=False, soft_wrap=wrap)
     if hint:
-        err.print(f"      {hint}", highlight=False)
+        err.print(f"      {hint}", highlight=False, soft_wrap=wrap)
     raise typer.Exit(1)
 
 
@@ -148,6 +152,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         fail(str(error), hint.get(error.status))
     except UnreachableError as error:
         fail(str(error), "Start the platform: upward up (or set --url).")
+    except KafkaConnectionError as error:
+        fail(
+            f"Kafka can't be reached: {error}", "UPWARD_KAFKA_* say where it is, and how to log in."
+        )
     except (DemoError, UpwardError, KafkaError) as error:
         fail(str(error), "upward doctor tells more.")
     except OSError as error:
@@ -195,7 +203,7 @@ def serve(
     host: Host = "127.0.0.1",
     until_stdin_closes: UntilStdinCloses = False,
 ) -> None:
-    """Run one service: on Kafka and MongoDB where UPWARD_KAFKA_SERVERS is set, else on a folder."""
+    """Run one service: on Kafka and MongoDB where UPWARD_KAFKA_… are set, else on a folder."""
     if service not in SERVICES:
         fail(f"There is no service {service!r}.", f"Choose one of {', '.join(SERVICES)}.")
     if not _on_cluster(data):
@@ -211,8 +219,19 @@ def serve(
 
 
 def _on_cluster(data: Path | None) -> bool:
-    """Return whether the environment names a cluster and no folder was asked for."""
-    return data is None and bool(os.environ.get("UPWARD_KAFKA_SERVERS"))
+    """Return whether the environment names a cluster and no folder was asked for.
+
+    One variable of a cluster is enough, so that the others are missed and not a folder begun.
+    Fails where the environment names both.
+    """
+    from deploy.cluster.settings import is_named
+
+    named = is_named(os.environ)
+    if named and os.environ.get("UPWARD_DATA"):
+        fail(
+            "UPWARD_DATA is set, and so are variables of a cluster.", "Unset the one or the others."
+        )
+    return data is None and named
 
 
 def _serve(
@@ -550,8 +569,11 @@ def replay(
 @topics_app.command("apply")
 def topics_apply(
     replication: Annotated[
-        int, typer.Option("--replication", min=1, max=9, help="Replicas of each partition.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            "--replication", min=1, max=9, help="Replicas of new topics' partitions; else three."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
     ] = False,
@@ -881,9 +903,10 @@ def doctor(data: Data = DATA, url: Url = URL, as_json: AsJson = False) -> None:
         show([finding.model_dump() for finding in findings])
     else:
         table = Table("", "What", "Found", "What to do")
-        mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
+        mark = {"ok": "green", "note": "yellow", "wrong": "red"}
         for finding in findings:
-            table.add_row(mark[finding.state], finding.what, finding.found, finding.advice)
+            state = Text(finding.state, style=mark[finding.state])
+            table.add_row(state, finding.what, finding.found, finding.advice)
         out.print(table)
     if any(finding.state == "wrong" for finding in findings):
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ from faststream.kafka import KafkaBroker
 from shared import cancellation, metrics
 from shared.clock import Clock, monotonic
 from shared.errors import UnavailableError
+from shared.events.topics import TOPICS
 from shared.http.app import create_app
 from shared.http.auth import TokenVerifier
 from shared.http.call import Access, CommandAnswer, purge_answers
@@ -26,7 +27,7 @@ from shared.messaging.relay import Relay
 from shared.scheduling import Job, Scheduler
 from shared.store.port import Document, Store
 
-_PING_SECONDS = 5.0
+_PING_SECONDS = 2.0
 _HOUSEKEEPING_SECONDS = 5.0
 # All of a stop's steps together: with the requests that are finished before it, less than the half
 # minute that an orchestrator usually gives. What is cut off is published or delivered again.
@@ -125,12 +126,14 @@ class Service:
 
         Raises UnavailableError or KafkaError if store or bus is away or lacks what is needed.
         """
+        own = [name for name, topic in TOPICS.items() if topic.owner == self.name]
         try:
             await self.store.open(self.documents)
             await self._broker.start()
+            await self._relay.look_for(own)
         except UnknownTopicOrPartitionError as error:
             await self.stop()
-            topics = ", ".join(self.consumer.topics)
+            topics = ", ".join((*own, *self.consumer.topics))
             msg = f"The bus lacks one of the topics {topics}: run `upward topics apply`."
             raise UnavailableError(msg) from error
         except BaseException:
@@ -167,6 +170,11 @@ class Service:
                 await stop()
         except TimeoutError:
             self._log.error("stop_cut_off", after_seconds=round(seconds, 1))
+        except asyncio.CancelledError:
+            if cancellation.ordered():
+                raise
+            # aiokafka's, of a task of its own, where brokers are away. It ended all the same.
+            self._log.warning("stop_step_cancelled_itself")
 
     async def _purge(self, now: datetime) -> None:
         """Every few seconds, by either clock, forget old answers."""
@@ -247,12 +255,11 @@ class Service:
             troubles.append(f"{self.name}: the bus takes no consumer")
         if not await self.store.ping():
             troubles.append(f"{self.name}: the store does not answer")
-        try:
-            bus = await asyncio.wait_for(self._broker.ping(_PING_SECONDS), _PING_SECONDS + 1)
-        except TimeoutError:
-            bus = False
-        if not bus:
-            troubles.append(f"{self.name}: the bus does not answer")
+        # While the bus is away, reads answer and commands wait in the outbox: to send nobody here
+        # would make a broker's outage one of everything.
+        if self._admission.outbox_full and not await self._broker.ping(_PING_SECONDS):
+            waiting = self._admission.outbox_pending
+            troubles.append(f"{self.name}: {waiting} events wait for a bus that does not answer")
         return troubles
 
 

@@ -12,6 +12,7 @@ from faststream.kafka.security import parse_security
 from deploy.cloud_events import cloud_event
 from deploy.cluster.settings import KafkaSettings
 from deploy.cluster.topics import TopicsAdmin
+from shared.errors import UnavailableError
 from shared.events.topics import TOPICS
 from shared.messaging.dead_letters import RawRecord
 
@@ -26,7 +27,8 @@ async def read_records(settings: KafkaSettings) -> AsyncIterator[_Record]:
 
     Kafka keeps no order between partitions: records are merged by the time at which their events
     were emitted, never changing a partition's own order. The time of publication would not do: a
-    relay sends one event a key at a time, so a key with many falls behind. Raises KafkaError.
+    relay sends one event a key at a time, so a key with many falls behind. Raises KafkaError, and
+    UnavailableError where no topic is there yet.
     """
     async with TopicsAdmin(settings) as admin:
         partitions = [
@@ -34,6 +36,8 @@ async def read_records(settings: KafkaSettings) -> AsyncIterator[_Record]:
             for name, count in (await admin.partitions(list(TOPICS))).items()
             for number in range(count)
         ]
+    if not partitions:
+        raise UnavailableError("The bus has none of the topics: run `upward topics apply`.")
     consumer = AIOKafkaConsumer(
         bootstrap_servers=list(settings.servers),
         client_id="upward-export",

@@ -17,6 +17,7 @@ from deploy.cluster.settings import (
     load,
 )
 from shared.clock import Clock, FileClock, SystemClock
+from shared.errors import UnavailableError
 from shared.http.auth import TokenVerifier
 from shared.http.jwks import JwkSet
 from shared.messaging.watched import WatchedKafkaBroker
@@ -52,6 +53,7 @@ class ClusterPlatform:
             service=service,
             region=self._settings.region,
             clock=self.clock,
+            key_mark=self.secret(service, "mark").hex(),
         )
 
     def broker(self, service: str) -> WatchedKafkaBroker:
@@ -77,7 +79,10 @@ class ClusterPlatform:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as steps:
-            await self._keys.start()
+            try:
+                await self._keys.start()
+            except UnavailableError as error:
+                raise UnavailableError(f"UPWARD_AUTH_JWKS: {error.detail}") from error
             steps.push_async_callback(self._keys.stop)
             steps.push_async_callback(self.service.stop)
             await self.service.start()

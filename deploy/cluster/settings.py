@@ -2,9 +2,11 @@
 
 import base64
 import binascii
+import difflib
+import os
+import re
 import ssl
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self, TypeVar
 
 from faststream.security import (
@@ -15,6 +17,7 @@ from faststream.security import (
 )
 from pydantic import (
     Field,
+    FilePath,
     MongoDsn,
     SecretStr,
     TypeAdapter,
@@ -23,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import InvalidInputError
@@ -50,13 +54,13 @@ class KafkaSettings(BaseSettings):
     )
     sasl_username: str | None = Field(default=None, description="This service's own Kafka user")
     sasl_password: SecretStr | None = Field(default=None, description="That user's password")
-    ssl_ca_file: Path | None = Field(
+    ssl_ca_file: FilePath | None = Field(
         default=None, description="PEM file of the authorities to trust; else the system's"
     )
-    ssl_cert_file: Path | None = Field(
+    ssl_cert_file: FilePath | None = Field(
         default=None, description="PEM file of the client certificate, for mutual TLS"
     )
-    ssl_key_file: Path | None = Field(
+    ssl_key_file: FilePath | None = Field(
         default=None, description="PEM file of that certificate's private key"
     )
     ssl_key_password: SecretStr | None = Field(default=None, description="That key's password")
@@ -82,6 +86,9 @@ class KafkaSettings(BaseSettings):
         if not self.servers:
             msg = "UPWARD_KAFKA_SERVERS names no server"
             raise ValueError(msg)
+        if not all(re.fullmatch(r".+:\d{1,5}", server) for server in self.servers):
+            msg = "UPWARD_KAFKA_SERVERS: each server is host:port"
+            raise ValueError(msg)
         if self.security_protocol.startswith("SASL") and not (
             self.sasl_username and self.sasl_password
         ):
@@ -93,7 +100,7 @@ class KafkaSettings(BaseSettings):
         return self
 
     def security(self) -> BaseSecurity | None:
-        """Return FastStream's security object. Raises OSError for files that can't be read."""
+        """Return FastStream's security object. Raises OSError for files that hold no such thing."""
         context = None if self.security_protocol in _PLAINTEXT else self._context()
         if not self.security_protocol.startswith("SASL"):
             return None if context is None else BaseSecurity(ssl_context=context, use_ssl=True)
@@ -160,6 +167,14 @@ class AuthSettings(BaseSettings):
         description="The issuer's public keys (JWK set): an https:// address or a file",
     )
 
+    @field_validator("jwks")
+    @classmethod
+    def _is_source(cls, value: str) -> str:
+        if "://" in value and not value.startswith("https://"):
+            msg = "it is an https:// address or a file"
+            raise ValueError(msg)
+        return value
+
 
 class ServiceSettings(BaseSettings):
     """What else one process of a service needs."""
@@ -175,7 +190,7 @@ class ServiceSettings(BaseSettings):
         description="At least 32 random bytes in base64, the same for all replicas and for good: "
         "pseudonyms are made with it"
     )
-    clock_file: Path | None = Field(
+    clock_file: FilePath | None = Field(
         default=None, description="Simulated time, for demos and tests; else the system's clock"
     )
 
@@ -205,22 +220,63 @@ GROUPS: tuple[type[BaseSettings], ...] = (
 )
 
 
+_OF_THE_COMMAND = frozenset(
+    f"UPWARD_{name}" for name in ("DATA", "URL", "TOKEN", "HOST", "PORT", "LOG_LEVEL", "FAILPOINT")
+)
+# Kubernetes tells each pod of every service of its namespace, in variables of these forms.
+_SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
+
+
+def is_named(environment: Mapping[str, str]) -> bool:
+    """Return whether a variable of the cluster's own is set, if only by a part of its name."""
+    own = tuple(
+        kind.model_config["env_prefix"] for kind in (KafkaSettings, MongoSettings, AuthSettings)
+    )
+    return any(
+        name == "UPWARD_SECRET_KEY" or (name.startswith(own) and not _SERVICE_LINK.fullmatch(name))
+        for name in environment
+    )
+
+
+def check_names(environment: Mapping[str, str]) -> None:
+    """Raise InvalidInputError for a variable that looks like a setting and is none.
+
+    A misspelled one would leave its default in force without a word.
+    """
+    known = {variable(kind, name) for kind in GROUPS for name in kind.model_fields}
+    for name in sorted(environment):
+        if not name.startswith("UPWARD_") or name in known | _OF_THE_COMMAND:
+            continue
+        if _SERVICE_LINK.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; {near[0]} is" if near else ""
+        raise InvalidInputError(f"{name} is no setting{hint}.")
+
+
 def load(kind: type[S]) -> S:
     """Read settings from the environment.
 
     Raises InvalidInputError, which names every variable at fault and its rule.
     """
+    check_names(os.environ)
     try:
         return kind()
     except ValidationError as error:
         raise InvalidInputError(
             "; ".join(
-                f"{variable(kind, str(item['loc'][0]))}: {item['msg']}"
+                f"{variable(kind, str(item['loc'][0]))}: {_rule(item)}"
                 if item["loc"]
-                else item["msg"]
+                else _rule(item)
                 for item in error.errors()
             )
         ) from None
+
+
+def _rule(error: ErrorDetails) -> str:
+    if error["type"] == "missing":
+        return "it must be set"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def variable(kind: type[BaseSettings], field: str) -> str:

@@ -18,6 +18,7 @@ _RECORD_OVERHEAD_BYTES = 64 * 1024
 _DAY_MS = 24 * 60 * 60 * 1000
 # Kafka's ConfigSource.DYNAMIC_TOPIC_CONFIG.
 _TOPICS_OWN = 1
+_REPLICATION = 3
 
 
 class TopicsError(UpwardError):
@@ -34,8 +35,16 @@ class _Entry:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How a topic lies on the brokers."""
+
+    partitions: int
+    replication: int
+
+
+@dataclass(frozen=True)
 class Change:
-    """One thing to do to a topic, in words and as what Kafka is asked."""
+    """One thing to do to a topic, in words and as what Kafka is asked; else for somebody to do."""
 
     topic: str
     said: str
@@ -80,32 +89,62 @@ class TopicsAdmin:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def plan(self, topics: Sequence[Topic], replication: int) -> list[Change]:
+    async def plan(self, topics: Sequence[Topic], replication: int | None) -> list[Change]:
         """Return what differs between the declaration and the brokers.
 
-        Partitions are only ever added. Raises TopicsError for a topic that has more than declared:
-        taking some away would move keys and break their order.
+        New topics get so many replicas, three if none are asked for; those that exist keep theirs.
+        Partitions are only ever added. Raises TopicsError for a topic that has more than declared
+        (taking some away would move keys and break their order), and for new topics with more
+        replicas than there are brokers.
         """
-        known = await self.partitions([topic.name for topic in topics])
+        known = await self.layouts([topic.name for topic in topics])
         configs = await self._configs([topic.name for topic in topics if topic.name in known])
+        copies = replication or _REPLICATION
+        if len(known) < len(topics):
+            await self._must_have_room(copies)
         changes: list[Change] = []
         for topic in topics:
-            wanted = wanted_config(topic, replication)
-            if topic.name not in known:
-                said = f"create with {topic.partitions} partitions, {replication} replicas, " + (
-                    ", ".join(f"{name}={value}" for name, value in wanted.items())
-                )
-                new = NewTopic(topic.name, topic.partitions, replication, topic_configs=wanted)
-                changes.append(Change(topic.name, said, create=new))
+            layout = known.get(topic.name)
+            if layout is None:
+                changes.append(_creation(topic, copies))
                 continue
+            if replication not in {None, layout.replication}:
+                changes.append(
+                    Change(
+                        topic.name,
+                        f"has {layout.replication} replicas, {replication} are asked for: move"
+                        " them with Kafka's kafka-reassign-partitions.sh",
+                    )
+                )
+            wanted = wanted_config(topic, layout.replication)
             found = {entry.name: entry.value for entry in configs[topic.name]}
-            changes += _differences(topic, known[topic.name], wanted, found)
+            changes += _differences(topic, layout.partitions, wanted, found)
         return changes
+
+    async def _must_have_room(self, replication: int) -> None:
+        brokers = len((await self._client.describe_cluster())["brokers"])
+        if brokers < replication:
+            detail = (
+                f"New topics would have {replication} replicas, more than there are brokers"
+                f" ({brokers}): ask for fewer with --replication."
+            )
+            raise TopicsError(detail)
 
     async def partitions(self, names: Sequence[str]) -> dict[str, int]:
         """Return how many partitions each of these topics has; those that exist."""
+        return {name: found.partitions for name, found in (await self.layouts(names)).items()}
+
+    async def layouts(self, names: Sequence[str]) -> dict[str, Layout]:
+        """Return how each of these topics lies on the brokers; those that exist."""
         described = await self._client.describe_topics(list(names))
-        return {item["topic"]: len(item["partitions"]) for item in described if item["partitions"]}
+        return {
+            item["topic"]: Layout(
+                len(item["partitions"]),
+                max(len(partition["replicas"]) for partition in item["partitions"]),
+            )
+            for item in described
+            if item["partitions"]
+        }
 
     async def _configs(self, names: Sequence[str]) -> dict[str, list[_Entry]]:
         if not names:
@@ -146,6 +185,15 @@ class TopicsAdmin:
                 for code, message, *_ in answer.resources:
                     if code:
                         raise TopicsError(f"{name}: {message or for_code(code).__name__}")
+
+
+def _creation(topic: Topic, replication: int) -> Change:
+    wanted = wanted_config(topic, replication)
+    said = f"create with {topic.partitions} partitions, {replication} replicas, " + (
+        ", ".join(f"{name}={value}" for name, value in wanted.items())
+    )
+    new = NewTopic(topic.name, topic.partitions, replication, topic_configs=wanted)
+    return Change(topic.name, said, create=new)
 
 
 def _check(answer: Any) -> None:

@@ -45,6 +45,8 @@ _IDEMPOTENCY_PARAMETER = {
 
 class _Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is not None:
+            return self.openapi_schema
         document = super().openapi()
         document["components"]["schemas"] |= problems.component_schemas()
         for path in document["paths"].values():
@@ -134,7 +136,10 @@ def health_router(health: Health) -> APIRouter:
 
     @router.get("/readyz", response_model=None, responses=_UNHEALTHY)
     async def ready() -> Response:
-        """Answer 200 when the store and the bus answer and events are being consumed."""
+        """Answer 200 when requests can be taken: the store answers, and events are consumed.
+
+        A bus that is away is no reason, until so many events wait for it that commands are refused.
+        """
         return _health_answer(await health.ready())
 
     @router.get("/metrics", response_model=None)

@@ -17,6 +17,7 @@ from jwt.algorithms import ECAlgorithm
 from shared.durable import keep_file
 from shared.errors import UnauthenticatedError
 from shared.http.jwks import ALGORITHMS, FixedKeys
+from shared.logging import get_logger
 
 Role = Literal["participant", "coordinator", "analyst", "hr", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -71,6 +72,7 @@ class TokenVerifier:
         self._audience = audience
         self._keys = keys
         self._known: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
+        self._log = get_logger("auth")
 
     def verify(self, token: str) -> Principal:
         """Return the caller. Raises UnauthenticatedError without saying which check failed."""
@@ -83,6 +85,7 @@ class TokenVerifier:
         try:
             key = self._keys.get(_text(jwt.get_unverified_header(token)["kid"]))
             if key is None:
+                self._log.info("token_refused", reason="its key is not known")
                 raise UnauthenticatedError(_INVALID)
             claims = jwt.decode(
                 token,
@@ -108,6 +111,9 @@ class TokenVerifier:
             ArithmeticError,  # an expiry of 1e999
             RecursionError,  # a header of many brackets
         ) as error:
+            # Who asks is not told which check failed; who runs the service may be.
+            reason, claim = type(error).__name__, getattr(error, "claim", None)
+            self._log.info("token_refused", reason=reason, claim=claim)
             raise UnauthenticatedError(_INVALID) from error
         self._known[token] = (principal, expires)
         if len(self._known) > _CACHE:

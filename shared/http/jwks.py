@@ -100,10 +100,14 @@ class JwkSet:
             TypeError,
             AttributeError,
         ) as error:
-            msg = f"The keys at {self._source} can't be read: {type(error).__name__}."
+            reason = str(error) or type(error).__name__
+            msg = f"The keys at {self._source} can't be read: {reason}"
             raise UnavailableError(msg) from error
         if not found:
-            msg = f"There is no usable key at {self._source} (only {', '.join(ALGORITHMS)} is)."
+            msg = (
+                f"There is no usable key at {self._source}: each has a `kid`, and is of"
+                f" {' or '.join(ALGORITHMS)}."
+            )
             raise UnavailableError(msg)
         self._keys = found
 

@@ -24,11 +24,16 @@ class Admission:
         self.in_flight = 0
         self.outbox_pending = 0
 
+    @property
+    def outbox_full(self) -> bool:
+        """Whether so many events wait for the bus that none may be added."""
+        return self.outbox_pending >= MAX_OUTBOX
+
     def refusal(self, method: str) -> OverloadedError | None:
         """Return why a request is not taken now, None if it is."""
         if self.in_flight >= MAX_IN_FLIGHT:
             return OverloadedError(f"{MAX_IN_FLIGHT} requests are being worked on.")
-        if self.outbox_pending >= MAX_OUTBOX and method not in _READS:
+        if self.outbox_full and method not in _READS:
             return OverloadedError(f"{self.outbox_pending} events wait for the bus.")
         return None
 

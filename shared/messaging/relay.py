@@ -5,6 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from faststream.kafka import KafkaBroker
 
@@ -24,6 +25,9 @@ _POLL_SECONDS = 0.5
 _ASK_SECONDS = 3.0
 _PAUSE_AFTER_FAILURE_SECONDS = 0.5
 _MEASURE_SECONDS = 1.0
+# A replica that publishes nothing for so long, though it tries, asks whether the bus is there.
+_GIVE_UP_SECONDS = 15.0
+_PING_SECONDS = 2.0
 
 _Key = tuple[str, str]
 
@@ -34,8 +38,9 @@ class Relay:
     """Publishes one store's outbox. A key's next event is sent after the last was acknowledged.
 
     Of all replicas the holder of the lease publishes; the others look now and then whether it is
-    free. A crash between the bus's acknowledgement and the mark publishes an event twice, with the
-    same id, and so does a holder that slept past its lease: consumers' inboxes drop the second.
+    free. A holder that is cut off the bus, perhaps alone, gives it up. A crash between the bus's
+    acknowledgement and the mark publishes an event twice, with the same id, and so does a holder
+    that slept past its lease: consumers' inboxes drop the second.
     """
 
     def __init__(self, service: str, store: Store, broker: KafkaBroker) -> None:
@@ -49,7 +54,18 @@ class Relay:
         self._measured_at = -_MEASURE_SECONDS
         # Keys that failed, and when they are tried again: nobody else waits with them.
         self._retry_at: dict[_Key, float] = {}
+        self._failing_since: float | None = None
         self._log = get_logger(service)
+
+    async def look_for(self, topics: Iterable[str]) -> None:
+        """Raise UnknownTopicOrPartitionError for a topic that the bus does not have.
+
+        Otherwise nobody would hear of it before events wait for it. The broker must have started.
+        """
+        # FastStream's producer has no question of this kind, the client under it has.
+        producer: Any = self._broker.config.broker_config.producer
+        for topic in topics:
+            await producer._producer.producer.partitions_for(topic)
 
     def start(self) -> None:
         """Start relaying in the background."""
@@ -91,10 +107,22 @@ class Relay:
                 published, failed = 0, True
             if self._stopping.is_set() and (failed or not published):
                 return
+            if await self._is_cut_off():
+                await self._lease.release()
+                await self._unless_stopping(asyncio.sleep(2 * _ASK_SECONDS))
+                continue
             if failed:
                 await self._unless_stopping(asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS))
             elif not published:
                 await self._unless_stopping(self._store.outbox.wait(_POLL_SECONDS))
+
+    async def _is_cut_off(self) -> bool:
+        """Return whether for some time all failed, and not for reasons of the events' own."""
+        since = self._failing_since
+        if since is None or monotonic() - since < _GIVE_UP_SECONDS:
+            return False
+        self._failing_since = None
+        return not await self._broker.ping(_PING_SECONDS)
 
     async def _pass(self) -> int:
         """Publish what waits, page by page; return how many."""
@@ -149,6 +177,7 @@ class Relay:
             wave = [(key, queue.popleft()) for key, queue in queues.items()]
             await self._keep_lease()
             failpoint("relay.before_publish")
+            began = monotonic()
             results = await asyncio.gather(
                 *(self._send(record) for _, record in wave), return_exceptions=True
             )
@@ -172,9 +201,12 @@ class Relay:
                     if not queues[key]:
                         del queues[key]
             if sent:
+                self._failing_since = None
                 await self._marked()
                 self._marking = asyncio.create_task(self._mark(sent))
                 published += len(sent)
+            elif self._failing_since is None:
+                self._failing_since = began
             await self._measure()
         return published
 

@@ -1,10 +1,13 @@
 """The cluster's store: one MongoDB database a service, on a replica set."""
 
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
+
+from pymongo.operations import UpdateOne
 
 from shared.clock import Clock
 from shared.errors import StaleWriteError, StoreUnavailableError, UnavailableError
@@ -13,13 +16,15 @@ from shared.store.mongo_driver import AskAgainError, Database, Session
 from shared.store.mongo_lease import MongoLease
 from shared.store.mongo_migration import apply_step, differences
 from shared.store.mongo_outbox import MongoOutbox
-from shared.store.mongo_queries import INBOX, MongoReads, inbox_of
+from shared.store.mongo_queries import INBOX, LEASES, MongoReads, inbox_of
 from shared.store.port import NO_CONDITIONS, Document, Scalar, Transaction, Where
 from shared.store.transaction import BufferedTransaction, Commit, Origin
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
 P = ParamSpec("P")
+
+_KEY = "secret key"
 
 
 class MongoStore:
@@ -33,8 +38,19 @@ class MongoStore:
     # the same documents wait for each other.
     events_at_once = 500
 
-    def __init__(self, uri: str, *, database: str, service: str, region: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        database: str,
+        service: str,
+        region: str,
+        clock: Clock,
+        key_mark: str | None = None,
+    ) -> None:
+        """With the mark of a secret key, `open` sees that the database was begun with that key."""
         self.service = service
+        self._key_mark = key_mark
         self._uri = uri
         self._name = database
         self._origin = Origin(f"/upward/{region}/{service}", region, clock)
@@ -89,7 +105,28 @@ class MongoStore:
             await database.close()
             detail = f"Run `upward migrate` first: it would {missing[0].words}, among others."
             raise StoreUnavailableError(detail)
+        try:
+            await self._check_key(database)
+        except BaseException:
+            await database.close()
+            raise
         self._opened = _Opened(database, MongoReads(database), MongoOutbox(database))
+
+    async def _check_key(self, database: Database) -> None:
+        """Raise StoreUnavailableError where another key made what is stored: its pseudonyms differ.
+
+        The first process of a database leaves the mark.
+        """
+        if self._key_mark is None:
+            return
+        mark = UpdateOne({"_id": _KEY}, {"$setOnInsert": {"mark": self._key_mark}}, upsert=True)
+        # Of two processes that are the first, one is told that the other was.
+        with contextlib.suppress(StaleWriteError):
+            await database.write(LEASES, [mark])
+        (stored,) = await database.find(LEASES, {"_id": _KEY})
+        if stored["mark"] != self._key_mark:
+            detail = "This database was begun with another secret key: people would be there twice."
+            raise StoreUnavailableError(detail)
 
     async def close(self) -> None:
         """Finish commits under way and disconnect; safe to call twice."""

@@ -63,6 +63,23 @@ def keys(records: list[OutboxRecord]) -> list[str]:
     return [record.key for record in records]
 
 
+async def test_a_database_that_another_secret_key_began_is_not_opened(
+    mongo: MongoServer, stores: MongoStores, store: MongoStore
+) -> None:
+    def begun_with(mark: str) -> MongoStore:
+        clock, name = ManualClock(START), stores.database
+        return MongoStore(
+            mongo.uri, database=name, service="matching", region="r", clock=clock, key_mark=mark
+        )
+
+    first = [begun_with("one") for _ in range(3)]
+    await asyncio.gather(*(each.open(KINDS) for each in first))
+    for each in first:
+        await each.close()
+    with pytest.raises(StoreUnavailableError, match="begun with another secret key"):
+        await begun_with("two").open(KINDS)
+
+
 # Leases --------------------------------------------------------------------------------------
 
 

@@ -728,6 +728,42 @@ async def test_nobody_waits_with_a_key_that_failed(
         assert told(bus, "stuck") == []
 
 
+@pytest.mark.parametrize("bus_answers", [True, False])
+async def test_a_relay_that_is_cut_off_the_bus_lets_another_replica_try(
+    bus: Bus, choosy: type[ChoosyBroker], monkeypatch: pytest.MonkeyPatch, bus_answers: bool
+) -> None:
+    monkeypatch.setattr(relays, "_GIVE_UP_SECONDS", 0.0)
+    monkeypatch.setattr(relays, "_ASK_SECONDS", 0.01)
+    choosy.failing.add(b"stuck")
+    async with running(bus, broker=choosy) as chain:
+        lease = chain.store.lease("relay")
+        asked = released = 0
+        release = lease.release
+
+        async def count() -> None:
+            nonlocal released
+            released += 1
+            await release()
+
+        async def ping(_timeout: float | None) -> bool:
+            nonlocal asked
+            asked += 1
+            return bus_answers
+
+        monkeypatch.setattr(lease, "release", count)
+        monkeypatch.setattr(chain.broker, "ping", ping)
+        await chain.store.transact(tell, "stuck", [1])
+
+        async def was_asked_twice() -> bool:
+            return asked > 1
+
+        await eventually(was_asked_twice)
+        assert (released > 0) is not bus_answers
+        choosy.failing.clear()
+        await chain.settle()
+        assert told(bus, "stuck") == [1]
+
+
 async def test_a_key_that_failed_has_its_turn_while_others_keep_coming(
     bus: Bus, choosy: type[ChoosyBroker]
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from shared.errors import RuleViolationError, StoreUnavailableError
 from shared.events.envelope import Envelope
 from shared.events.programs import ProgramClosed, ProgramPublished
+from shared.http import limits
 from shared.http.limits import DEFAULT_BODY_BYTES, MAX_IN_FLIGHT, MAX_OUTBOX
 from shared.messaging.dead_letters import DeadLetter
 from shared.store.port import Transaction
@@ -395,6 +396,33 @@ async def test_a_replay_with_the_same_key_is_one_replay(
     await platform.settle()
     assert len(platform.events(ProgramPublished)) == 2
     problem(await office.post(path, json={"topics": ["x"]}), 422, "invalid_input")
+
+
+async def test_the_openapi_document_is_the_same_however_often_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    async with running_platform(tmp_path, ["enrollment"]) as platform:
+        anybody = await platform.anonymous()
+        first = await anybody.get("/enrollment/openapi.json")
+        assert (await anybody.get("/enrollment/openapi.json")).content == first.content
+
+
+async def test_a_bus_that_is_away_turns_readiness_off_only_when_no_event_may_wait_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_timeout: float | None) -> bool:
+        return False
+
+    async with running_platform(tmp_path, ["enrollment"]) as platform:
+        (service,) = platform.platform.services
+        monkeypatch.setattr(service._broker, "ping", away)
+        anybody = await platform.anonymous()
+        assert (await anybody.get("/readyz")).status_code == 200
+        monkeypatch.setattr(limits, "MAX_OUTBOX", 0)
+        ready = await anybody.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.text == "enrollment: 0 events wait for a bus that does not answer\n"
+        assert (await anybody.get("/livez")).status_code == 200
 
 
 async def test_a_flood_turns_readiness_off_and_leaves_liveness_on(tmp_path: Path) -> None:

@@ -35,6 +35,25 @@ async def test_what_fails_to_stop_does_not_keep_the_rest_running(
         assert await service.ready() == ["enrollment: not running"]
 
 
+async def test_a_client_that_cancels_itself_does_not_end_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_platform(tmp_path, ["feedback"]) as platform:
+        (service,) = platform.platform.services
+        (subscriber,) = service._broker.subscribers
+        original = subscriber.stop
+
+        async def leak() -> None:
+            await original()
+            raise asyncio.CancelledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(subscriber, "stop", leak)
+            await service.stop()
+        assert not await service.store.ping()
+        assert not service._relay.alive()
+
+
 async def test_a_service_that_can_t_start_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.cluster.settings import KafkaSettings
-from deploy.cluster.topics import TopicsAdmin, TopicsError
+from deploy.cluster.topics import Change, TopicsAdmin, TopicsError
 from shared.events.topics import Topic
 from tests.contract.buses import unique
 from tests.support.cluster import UpwardCluster, until
@@ -76,12 +77,39 @@ async def test_partitions_are_never_taken_away(admin: TopicsAdmin, topic: Topic)
         await admin.plan([replace(topic, partitions=2)], 1)
 
 
-async def test_more_replicas_than_brokers_are_refused_with_the_brokers_reason(
+@pytest.mark.parametrize("asked", [None, 3])
+async def test_more_replicas_than_brokers_are_refused_before_anything_is_done(
+    admin: TopicsAdmin, topic: Topic, asked: int | None
+) -> None:
+    with pytest.raises(TopicsError, match=r"3 replicas.*brokers \(1\).*--replication"):
+        await admin.plan([topic], asked)
+    assert await admin.partitions([topic.name]) == {}
+
+
+async def test_what_the_brokers_refuse_is_told_with_their_reason(
     admin: TopicsAdmin, topic: Topic
 ) -> None:
+    impossible = Change(topic.name, "create", create=NewTopic(topic.name, 1, 9))
     with pytest.raises(TopicsError, match=topic.name):
-        await admin.apply(await admin.plan([topic], 3))
-    assert await admin.partitions([topic.name]) == {}
+        await admin.apply([impossible])
+
+
+async def test_a_topic_keeps_its_replicas_and_what_must_be_in_sync_follows_from_them(
+    admin: TopicsAdmin, topic: Topic
+) -> None:
+    await admin.apply(await admin.plan([topic], 1))
+    await settled(admin, topic)
+    assert await admin.plan([topic], None) == []
+    (change,) = await admin.plan([topic], 2)
+    assert change.said == (
+        "has 1 replicas, 2 are asked for: move them with Kafka's kafka-reassign-partitions.sh"
+    )
+    await admin.apply([change])
+    assert await admin.plan([topic], 1) == []
+
+
+async def all_end(cluster: UpwardCluster, what: str) -> None:
+    await until(lambda: not any(replica.running for replica in cluster.all), 90, what)
 
 
 @pytest.mark.timeout(300)
@@ -94,25 +122,29 @@ async def test_a_service_creates_nothing_and_says_what_is_missing(
             kafka.bootstrap,
             mongo.uri,
             replicas=1,
-            services=("sessions",),
+            # One that misses what it reads, and one that only publishes.
+            services=("sessions", "enrollment"),
             # The client asks for an unknown topic as long as one request may take, and again.
             env={"UPWARD_KAFKA_REQUEST_TIMEOUT_SECONDS": "3"},
         )
-        (replica,) = cluster.all
         try:
-            replica.launch()
-            await until(lambda: not replica.running, 60, "a service without its collections ends")
-            assert "Run `upward migrate` first" in replica.log_tail()
+            for replica in cluster.all:
+                replica.launch()
+            await all_end(cluster, "services without their collections end")
+            for replica in cluster.all:
+                assert "Run `upward migrate` first" in replica.log_tail()
 
-            assert "create the collection" in cluster.run("migrate", "sessions")
+            assert "create the collection" in cluster.run("migrate", "sessions", "enrollment")
             assert cluster.run("migrate", "sessions").strip().endswith("is there.")
-            replica.launch()
-            await until(lambda: not replica.running, 90, "a service without its topics ends")
-            assert "`upward topics apply`" in replica.log_tail()
+            for replica in cluster.all:
+                replica.launch()
+            await all_end(cluster, "services without their topics end")
+            for replica in cluster.all:
+                assert "`upward topics apply`" in replica.log_tail()
             said = cluster.run("topics", "apply", "--replication", "1", "--dry-run")
             assert said.strip().endswith("11 changes; nothing was done.")
             cluster.run("topics", "apply", "--replication", "1")
-            replica.start()
-            assert replica.ready()
+            cluster.start()
+            assert all(replica.ready() for replica in cluster.all)
         finally:
             cluster.kill()

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tests.load.measure import Figure, Stage
 from tests.load.pipeline import PipelineBench
@@ -31,7 +32,7 @@ def print_stages(stages: Iterable[Stage], out: Console) -> None:
 
 
 def _print_stage(stage: Stage, out: Console) -> None:
-    out.print(f"\n[bold]{stage.name}[/]: {stage.asks}", highlight=False)
+    out.print(Text.assemble("\n", (stage.name, "bold"), f": {stage.asks}"), highlight=False)
     if stage.figures:
         table = Table("What", "Measured", "Reference", "", "Ratio", "Budget", "")
         for figure in stage.figures:
@@ -53,8 +54,8 @@ def _print_stage(stage: Stage, out: Console) -> None:
         out.print(f"  {note}", style="dim", highlight=False)
 
 
-def _row(figure: Figure) -> tuple[str, ...]:
-    met = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[figure.met]
+def _row(figure: Figure) -> tuple[str | Text, ...]:
+    met = {True: Text("met", "green"), False: Text("missed", "red"), None: Text()}[figure.met]
     return (
         figure.name,
         f"{figure.value:,.4g} {figure.unit}",

@@ -305,11 +305,12 @@ class Campaign:
         (port,) = free_ports(1)
         return Replica(service, number, port, self.cluster.folder, known.environment)
 
-    async def cut(self, port: int, mode: Mode, seconds: float) -> None:
-        """Break a link of the proxy for some seconds."""
+    @contextlib.asynccontextmanager
+    async def cut(self, port: int, mode: Mode) -> AsyncIterator[None]:
+        """Break a link of the proxy inside the block."""
         await self.run(lambda: self.proxy.become(port, mode))
         try:
-            await asyncio.sleep(seconds)
+            yield
         finally:
             await self.run(self.proxy.heal)
 

@@ -38,6 +38,8 @@ class ServerProcess:
     ) -> None:
         self.name = name
         self.log = log
+        self.exit_code: int | None = None
+        """What the process that was last asked to end has ended with; None if it did not end."""
         self._command = command
         self._answers = answers
         self._env = env
@@ -119,7 +121,7 @@ class ServerProcess:
         self._signal(signal.SIGCONT)
 
     def terminate(self) -> float:
-        """Ask the process to end and return the seconds that it took.
+        """Ask the process to end and return the seconds that it took; see `exit_code`.
 
         One that does not end within half a minute is killed.
         """
@@ -129,6 +131,7 @@ class ServerProcess:
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_TERMINATE_SECONDS)
+            self.exit_code = self._process.poll()
         self.kill()
         return time.monotonic() - started
 

@@ -14,6 +14,7 @@ from deploy.cluster.settings import (
     KafkaSettings,
     MongoSettings,
     ServiceSettings,
+    is_named,
     load,
     table,
 )
@@ -66,6 +67,9 @@ def test_the_variables_that_must_be_set_are_enough() -> None:
         ("UPWARD_SECRET_KEY", "c2VjcmV0", "UPWARD_SECRET_KEY: .*base64 of at least 32 bytes"),
         ("UPWARD_SECRET_KEY", "secret!", "UPWARD_SECRET_KEY"),
         ("UPWARD_REGION", "Magrathea!", "UPWARD_REGION"),
+        ("UPWARD_KAFKA_SERVERS", "one:9092,two", "UPWARD_KAFKA_SERVERS: each server is host:port"),
+        ("UPWARD_AUTH_JWKS", "http://here/keys", "UPWARD_AUTH_JWKS: it is an https:// address"),
+        ("UPWARD_CLOCK_FILE", "/nowhere", "UPWARD_CLOCK_FILE: .*not point to a file"),
     ],
 )
 def test_a_wrong_value_is_told_by_its_variable_and_never_itself(
@@ -81,7 +85,7 @@ def test_a_wrong_value_is_told_by_its_variable_and_never_itself(
 @pytest.mark.parametrize("name", GOOD)
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv(name)
-    with pytest.raises(InvalidInputError, match=name):
+    with pytest.raises(InvalidInputError, match=f"{name}: it must be set"):
         load_all()
 
 
@@ -111,8 +115,59 @@ def test_certificates_are_checked_and_a_missing_file_is_an_error(
     assert security.ssl_context.verify_mode is ssl.CERT_REQUIRED
     assert security.ssl_context.check_hostname
     monkeypatch.setenv("UPWARD_KAFKA_SSL_CA_FILE", str(tmp_path / "ca.pem"))
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(InvalidInputError, match=r"UPWARD_KAFKA_SSL_CA_FILE: .*not point"):
+        load(KafkaSettings)
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(OSError, match="NO_CERTIFICATE"):
         load(KafkaSettings).security()
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("UPWARD_AUTH_AUDIANCE", "UPWARD_AUTH_AUDIENCE"),
+        ("UPWARD_MONGODB_DATABASE_PREFX", "UPWARD_MONGODB_DATABASE_PREFIX"),
+        ("UPWARD_SECRET_KEYS", "UPWARD_SECRET_KEY"),
+        ("UPWARD_KAFKA_PORTS", "is no setting"),
+    ],
+)
+def test_a_misspelled_variable_is_refused_and_not_its_default_taken(
+    monkeypatch: pytest.MonkeyPatch, name: str, near: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(InvalidInputError, match=f"^{name} is no setting.*{near}|{near}"):
+        load(MongoSettings)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "UPWARD_KAFKA_SERVICE_HOST",
+        "UPWARD_KAFKA_SERVICE_PORT_TLS",
+        "UPWARD_ENROLLMENT_PORT",
+        "UPWARD_ENROLLMENT_PORT_8080_TCP_ADDR",
+        "UPWARD_LOG_LEVEL",
+    ],
+)
+def test_what_kubernetes_and_the_command_line_set_is_no_misspelling(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    load_all()
+
+
+@pytest.mark.parametrize(
+    "name", [*(n for n in GOOD if n != "UPWARD_REGION"), "UPWARD_KAFKA_SERVER"]
+)
+def test_any_variable_of_the_cluster_s_own_says_that_there_is_one(name: str) -> None:
+    assert is_named({name: "x"})
+
+
+@pytest.mark.parametrize(
+    "name", ["UPWARD_DATA", "UPWARD_REGION", "UPWARD_KAFKA_SERVICE_HOST", "HOME"]
+)
+def test_no_other_variable_does(name: str) -> None:
+    assert not is_named({name: "x"})
 
 
 def test_each_service_has_secrets_of_its_own_that_never_change() -> None:
