@@ -8,7 +8,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Collection, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn, ParamSpec, TypeVar
@@ -502,20 +502,35 @@ def events_export(file: Path, data: MaybeData = None) -> None:
 
 
 @events_app.command("tail")
-def events_tail(data: Data = DATA, as_json: AsJson = False) -> None:
-    """Show events as they come; Ctrl-C ends."""
+def events_tail(data: MaybeData = None, as_json: AsJson = False) -> None:
+    """Show events as they come; Ctrl-C ends. On the cluster, those from now on."""
     try:
-        for event in read_events(_log(data), follow=True):
-            if as_json:
-                sys.stdout.write(json.dumps(event) + "\n")
-            else:
-                sys.stdout.write(
-                    f"{event['time'][:19]}  {event['type']:<32} {event['subject']:<30}"
-                    f" v{event['aggregateversion']}\n"
-                )
-            sys.stdout.flush()
+        if _on_cluster(data):
+            run(_of_cluster(_tail_cluster, as_json))
+        else:
+            for event in read_events(_log(data or DATA), follow=True):
+                _show_event(event, as_json)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+
+
+async def _tail_cluster(settings: "KafkaSettings", as_json: bool) -> None:
+    from deploy.cluster.event_log import follow_events
+
+    async with aclosing(follow_events(settings)) as events:
+        async for event in events:
+            _show_event(event, as_json)
+
+
+def _show_event(event: Json, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(event) + "\n")
+    else:
+        sys.stdout.write(
+            f"{event['time'][:19]}  {event['type']:<32} {event['subject']:<30}"
+            f" v{event['aggregateversion']}\n"
+        )
+    sys.stdout.flush()
 
 
 def _known(service: str | None) -> str | None:

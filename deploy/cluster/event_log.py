@@ -1,7 +1,8 @@
 """Reading every event off Kafka: each partition in its order, all of them by time."""
 
 import heapq
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from faststream.kafka.security import parse_security
 
 from deploy.cloud_events import cloud_event
+from deploy.cluster.reader import reader
 from deploy.cluster.settings import KafkaSettings
 from deploy.cluster.topics import TopicsAdmin
 from shared.errors import UnavailableError
@@ -119,7 +121,31 @@ async def _monotone(records: AsyncIterator[_Record]) -> AsyncIterator[tuple[byte
 async def read_events(settings: KafkaSettings) -> AsyncIterator[dict[str, Any]]:
     """Yield every event as CloudEvents JSON. Raises KafkaError."""
     async for record in read_records(settings):
-        raw = RawRecord(
+        event = _event(record)
+        if event is not None:
+            yield event
+
+
+async def follow_events(settings: KafkaSettings) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield every event that comes from now on as CloudEvents JSON; never ends.
+
+    Each partition in its order. Raises KafkaError, and TopicsError where a topic is not there.
+    """
+    async with TopicsAdmin(settings) as admin:
+        partitions = await admin.every_partition(TOPICS)
+    async with reader(settings, partitions, client_id="upward-tail") as consumer:
+        await consumer.seek_to_end(*partitions)
+        while True:
+            taken = await consumer.getmany(timeout_ms=1000)
+            for record in chain.from_iterable(taken.values()):
+                event = _event(record)
+                if event is not None:
+                    yield event
+
+
+def _event(record: _Record) -> dict[str, Any] | None:
+    return cloud_event(
+        RawRecord(
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
@@ -127,9 +153,7 @@ async def read_events(settings: KafkaSettings) -> AsyncIterator[dict[str, Any]]:
             value=record.value,
             headers=tuple(record.headers),
         )
-        event = cloud_event(raw)
-        if event is not None:
-            yield event
+    )
 
 
 async def export_events(settings: KafkaSettings, target: Path) -> int:

@@ -1,9 +1,10 @@
 """Creating the contract's topics on Kafka, and what would change before it is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
@@ -145,6 +146,19 @@ class TopicsAdmin:
             for item in described
             if item["partitions"]
         }
+
+    async def every_partition(self, names: Collection[str]) -> list[TopicPartition]:
+        """Return all partitions of these topics. Raises TopicsError where one is not there."""
+        found = await self.partitions(list(names))
+        if missing := [name for name in names if name not in found]:
+            detail = (
+                f"{', '.join(missing)}: not there, or not for this Kafka user to see."
+                " Run `upward topics apply`."
+            )
+            raise TopicsError(detail)
+        return [
+            TopicPartition(name, number) for name, count in found.items() for number in range(count)
+        ]
 
     async def _configs(self, names: Sequence[str]) -> dict[str, list[_Entry]]:
         if not names:

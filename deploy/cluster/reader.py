@@ -1,0 +1,46 @@
+"""A consumer that is told its partitions: it joins no group, and nobody waits for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from faststream.kafka.security import parse_security
+
+from deploy.cluster.settings import KafkaSettings
+from shared import cancellation
+
+
+@asynccontextmanager
+async def reader(
+    settings: KafkaSettings,
+    partitions: Sequence[TopicPartition],
+    *,
+    client_id: str,
+    group: str | None = None,
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Connect a consumer of these partitions; `group` is whose offsets it may set.
+
+    Raises KafkaError.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=list(settings.servers),
+        client_id=client_id,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="latest",
+        isolation_level="read_committed",
+        request_timeout_ms=round(settings.request_timeout_seconds * 1000),
+        **parse_security(settings.security()),
+    )
+    try:
+        await consumer.start()
+        consumer.assign(partitions)
+        yield consumer
+    finally:
+        try:
+            await consumer.stop()
+        except asyncio.CancelledError:
+            # A task inside of the client that ends may leak one: it must not hide what went wrong.
+            if cancellation.ordered():
+                raise
