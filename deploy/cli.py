@@ -661,16 +661,38 @@ async def _of_cluster(
 
 
 @app.command()
-def rebuild(data: Data = DATA) -> None:
-    """Have reporting read the whole event log again; the platform must not run on the folder."""
+def rebuild(data: MaybeData = None) -> None:
+    """Have reporting read the whole event log again; it must not run meanwhile."""
+    if _on_cluster(data):
+        _rebuild_cluster()
+        return
     from deploy.local.rebuild import rebuild_reporting
 
-    _log(data)
-    count = run(rebuild_reporting(DataFolder(data)))
+    folder = data or DATA
+    _log(folder)
+    count = run(rebuild_reporting(DataFolder(folder)))
     out.print(
         f"Reporting reads {count} partitions from their beginning at the next `upward up`.",
         highlight=False,
     )
+
+
+def _rebuild_cluster() -> None:
+    from deploy.cluster.rebuild import rebuild_reporting
+
+    beginnings = run(rebuild_reporting())
+    out.print(
+        f"Reporting reads {len(beginnings)} partitions from their beginning when it starts.",
+        highlight=False,
+    )
+    for topic in sorted({place.topic for place, offset in beginnings.items() if offset}):
+        err.print(
+            f"note: the first records of {topic} are no longer on Kafka. Figures of that time come"
+            f" back only by `upward replay {TOPICS[topic].owner} --topic {topic}`, now that this is"
+            " done.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @match_app.command("files")

@@ -160,6 +160,14 @@ class TopicsAdmin:
             TopicPartition(name, number) for name, count in found.items() for number in range(count)
         ]
 
+    async def members(self, group: str) -> int:
+        """Return how many consumers are in the group now."""
+        answers: list[Any] = await self._client.describe_consumer_groups([group])
+        ((code, _group, _state, _type, _protocol, members, *_),) = answers[0].groups
+        if code:
+            raise for_code(code)(group)
+        return len(members)
+
     async def _configs(self, names: Sequence[str]) -> dict[str, list[_Entry]]:
         if not names:
             return {}
