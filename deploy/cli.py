@@ -933,9 +933,16 @@ def _bench_pipeline(events: int, stages: list[str] | None, soak: bool, as_json: 
 
 
 @app.command()
-def doctor(data: Data = DATA, url: Url = URL, as_json: AsJson = False) -> None:
+def doctor(
+    data: MaybeData = None, url: Url = URL, token: Token = None, as_json: AsJson = False
+) -> None:
     """Look for what is wrong, and say what to do about it."""
-    findings = run(examine(data, url))
+    if _on_cluster(data):
+        from deploy.cluster.doctor import examine as examine_cluster
+
+        findings = run(examine_cluster(url, token))
+    else:
+        findings = run(examine(data or DATA, url, token))
     if as_json:
         show([finding.model_dump() for finding in findings])
     else:

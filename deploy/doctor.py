@@ -4,11 +4,9 @@ import shutil
 import sqlite3
 import sys
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel
-
-from deploy.client import ApiError, Client, UnreachableError
+from deploy.client import Client, UnreachableError
+from deploy.findings import Finding, flows
 from deploy.local.folder import DataFolder, DataFolderInUseError
 from shared.events.topics import SERVICES
 from shared.http.auth import LocalIssuer
@@ -16,17 +14,8 @@ from shared.http.auth import LocalIssuer
 _LOW_DISK_BYTES = 1024**3
 
 
-class Finding(BaseModel):
-    """One thing that was looked at."""
-
-    state: Literal["ok", "note", "wrong"]
-    what: str
-    found: str
-    advice: str = ""
-
-
-async def examine(data: Path, url: str) -> list[Finding]:
-    """Return the findings; never raises for what it finds."""
+async def examine(data: Path, url: str, token: str | None) -> list[Finding]:
+    """Return the findings; never raises for what it finds. Without a token, the folder's own."""
     findings = [_python(), _sqlite(), _disk(data)]
     folder = DataFolder(data)
     if not data.exists():
@@ -41,7 +30,7 @@ async def examine(data: Path, url: str) -> list[Finding]:
         return findings
     findings.append(_lock(folder))
     findings += [_file(folder.log), *(_file(folder.store(name)) for name in SERVICES)]
-    findings += await _platform(folder, url)
+    findings += await _platform(folder, url, token)
     return findings
 
 
@@ -111,7 +100,7 @@ def _file(path: Path) -> Finding:
     )
 
 
-async def _platform(folder: DataFolder, url: str) -> list[Finding]:
+async def _platform(folder: DataFolder, url: str, token: str | None) -> list[Finding]:
     async with Client(url) as client:
         try:
             status, text = await client.text("/readyz")
@@ -132,23 +121,6 @@ async def _platform(folder: DataFolder, url: str) -> list[Finding]:
                 advice="" if status == 200 else "Read the services' log for the reason.",
             )
         ]
-        if not folder.issuer_key.exists():
-            return findings
-        token = LocalIssuer(folder.issuer_key).issue("doctor", ("operator",))
-        for service in SERVICES:
-            try:
-                flow = await client.get(token, f"/{service}/v1/operations/flow")
-            except (ApiError, UnreachableError) as error:
-                findings.append(Finding(state="wrong", what=service, found=str(error)))
-                continue
-            dead, stopped = flow["dead_letters_open"], flow["stopped_because"]
-            findings.append(
-                Finding(
-                    state="wrong" if dead or stopped else "ok",
-                    what=service,
-                    found=stopped
-                    or f"outbox {flow['outbox_pending']}, lag {flow['lag']}, dead letters {dead}",
-                    advice=f"upward dlq list {service}" if dead or stopped else "",
-                )
-            )
-    return findings
+        if token is None and folder.issuer_key.exists():
+            token = LocalIssuer(folder.issuer_key).issue("doctor", ("operator",))
+        return findings if token is None else findings + await flows(client, token)

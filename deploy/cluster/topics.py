@@ -96,7 +96,8 @@ class TopicsAdmin:
         New topics get so many replicas, three if none are asked for; those that exist keep theirs.
         Partitions are only ever added. Raises TopicsError for a topic that has more than declared
         (taking some away would move keys and break their order), and for new topics with more
-        replicas than there are brokers.
+        replicas than there are brokers. Raises KafkaError, also where the user may not see a
+        topic's configuration.
         """
         known = await self.layouts([topic.name for topic in topics])
         configs = await self._configs([topic.name for topic in topics if topic.name in known])
@@ -160,6 +161,12 @@ class TopicsAdmin:
             TopicPartition(name, number) for name, count in found.items() for number in range(count)
         ]
 
+    async def replication(self, names: Sequence[str]) -> int | None:
+        """Return the fewest replicas that a partition of these topics has; None without any."""
+        described = await self._client.describe_topics(list(names))
+        replicas = (len(place["replicas"]) for item in described for place in item["partitions"])
+        return min(replicas, default=None)
+
     async def members(self, group: str) -> int:
         """Return how many consumers are in the group now."""
         answers: list[Any] = await self._client.describe_consumer_groups([group])
@@ -174,6 +181,11 @@ class TopicsAdmin:
         answers: list[Any] = await self._client.describe_configs(
             [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         )
+        for answer in answers:
+            for code, message, _type, name, *_ in answer.resources:
+                # Without its entries all of a topic's configuration would look unset.
+                if code:
+                    raise for_code(code)(f"{name}: {message}")
         return {
             resource[3]: [
                 _Entry(name, value, own=source == _TOPICS_OWN)

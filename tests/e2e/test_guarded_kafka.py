@@ -1,5 +1,6 @@
 """A Kafka that allows nothing by itself: TLS, passwords, and the rights that we say are needed."""
 
+import json
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,11 @@ async def test_services_run_with_their_rights_alone_and_come_back_when_one_was_t
     assert refused.returncode != 0
     assert "Authorization failed" in refused.stderr, refused
     cluster.prepare()
+
+    # Nor how topics are configured: that is no fault of theirs.
+    looked = json.loads(cluster.attempt("doctor", "--json", **as_service).stdout)
+    (topics,) = (each for each in looked if each["what"] == "topics")
+    assert (topics["state"], "may not see" in topics["found"]) == ("note", True), looked
 
     def applied(number: int) -> bool:
         return matching.metric("upward_consumed_total", outcome="applied") >= number

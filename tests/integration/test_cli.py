@@ -74,6 +74,8 @@ def test_the_commands_of_the_readme_do_what_it_says(platform: tuple[str, str]) -
     assert json.loads(upward("dlq", "list", *there, "--json").stdout) == []
     assert "will be published again" in upward("replay", "enrollment", *there).stdout
     assert upward("doctor", *there, "--json").returncode == 0
+    denied = upward("doctor", *there, "--json", "--token", token.stdout.strip())
+    assert (denied.returncode, "role operator" in denied.stdout) == (1, True)
     refused = upward("rebuild", "--data", data)
     assert refused.returncode == 1
     assert "is in use by process" in " ".join(refused.stderr.split())
