@@ -148,10 +148,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except ApiError as error:
         for problem in error.problem.get("errors", [])[:20]:
             err.print(f"      {problem['field']}: {problem['message']}", highlight=False)
-        hint = {401: "Get a token: upward token --as ROLE", 403: "Use a token of another role."}
+        hint = {
+            401: "Get a token: upward token --as ROLE, on a cluster from your identity provider.",
+            403: "Use a token of another role.",
+        }
         fail(str(error), hint.get(error.status))
     except UnreachableError as error:
-        fail(str(error), "Start the platform: upward up (or set --url).")
+        fail(str(error), "Start the platform: upward up; or say where it is: --url, UPWARD_URL.")
     except KafkaConnectionError as error:
         fail(
             f"Kafka can't be reached: {error}", "UPWARD_KAFKA_* say where it is, and how to log in."
@@ -166,7 +169,10 @@ def local_token(data: Path, subject: str, *roles: Role, programs: tuple[str, ...
     """Return a token of the embedded issuer. Fails where the folder has no key."""
     folder = DataFolder(data)
     if not folder.issuer_key.exists():
-        fail(f"There is no platform in {data}.", "Start one with `upward up`, or give --token.")
+        fail(
+            f"There is no platform in {data}.",
+            "Start one with `upward up`, or give --token or UPWARD_TOKEN.",
+        )
     return LocalIssuer(folder.issuer_key).issue(subject, roles, programs)
 
 
@@ -605,7 +611,8 @@ def topics_apply(
 
     changes = run(_of_cluster(work))
     for change in changes:
-        out.print(f"{change.topic}: {change.said}", highlight=False, soft_wrap=True)
+        wrap = not out.is_terminal
+        out.print(f"{change.topic}: {change.said}", highlight=False, soft_wrap=wrap)
     if not changes:
         out.print("All topics are as they are declared.", highlight=False)
     elif dry_run:

@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from pydantic_settings import BaseSettings
 
 from deploy.client import Client, UnreachableError
-from deploy.cluster.platform import ClusterPlatform
+from deploy.cluster.migration import Unstarted
 from deploy.cluster.settings import GROUPS, KafkaSettings, MongoSettings, load
 from deploy.cluster.topics import TopicsAdmin, TopicsError
 from deploy.findings import Finding, flows
@@ -18,8 +18,6 @@ from shared.store.mongo_driver import Database
 
 # The longest of what a part waits for is a service's flow, or a MongoDB that does not answer.
 _PART_SECONDS = 10.0
-# What `upward topics apply` makes unless it is told otherwise.
-_REPLICATION = 3
 
 
 async def examine(url: str, token: str | None) -> list[Finding]:
@@ -32,8 +30,7 @@ async def examine(url: str, token: str | None) -> list[Finding]:
         parts.append(_part("Kafka", _kafka(load(KafkaSettings)), advice))
     if MongoSettings in well:
         advice = "See that the replica set runs, and what UPWARD_MONGODB_URI says."
-        work = _mongodb(load(MongoSettings), SERVICES if well == {*GROUPS} else ())
-        parts.append(_part("MongoDB", work, advice))
+        parts.append(_part("MongoDB", _mongodb(load(MongoSettings)), advice))
     parts.append(_part("platform", _platform(url, token), "Read the services' log for the reason."))
     found = await asyncio.gather(*parts)
     return [*settings.values(), *(finding for part in found for finding in part)]
@@ -82,13 +79,15 @@ async def _kafka(settings: KafkaSettings) -> list[Finding]:
             advice = "Ask as the user of `upward topics apply`."
             return [answers, Finding(state="note", what="topics", found=found, advice=advice)]
         except (KafkaError, TopicsError) as error:
-            return [answers, Finding(state="wrong", what="topics", found=str(error))]
+            advice = "upward topics apply"
+            return [
+                answers,
+                Finding(state="wrong", what="topics", found=str(error), advice=advice),
+            ]
 
 
 async def _topics(admin: TopicsAdmin) -> list[Finding]:
-    # How many replicas were asked for is written nowhere but in the topics themselves.
-    replication = await admin.replication(list(TOPICS)) or _REPLICATION
-    changes = await admin.plan(list(TOPICS.values()), replication)
+    changes = await admin.plan(list(TOPICS.values()), None)
     findings = [
         Finding(
             state="wrong",
@@ -100,11 +99,11 @@ async def _topics(admin: TopicsAdmin) -> list[Finding]:
         )
         for change in changes
     ]
-    found = f"all {len(TOPICS)} as they are declared, replicas: {replication}"
+    found = f"all {len(TOPICS)} as they are declared"
     return findings or [Finding(state="ok", what="topics", found=found)]
 
 
-async def _mongodb(settings: MongoSettings, services: tuple[str, ...]) -> list[Finding]:
+async def _mongodb(settings: MongoSettings) -> list[Finding]:
     uri = settings.uri.get_secret_value()
     database = Database(uri, settings.database_prefix, service="doctor")
     try:
@@ -112,17 +111,17 @@ async def _mongodb(settings: MongoSettings, services: tuple[str, ...]) -> list[F
     finally:
         await database.close()
     answers = Finding(state="ok", what="MongoDB", found="the primary answers")
-    return [answers, *await asyncio.gather(*map(_collections, services))]
+    return [answers, *await asyncio.gather(*map(_collections, SERVICES))]
 
 
 async def _collections(service: str) -> Finding:
     what = f"MongoDB, {service}"
-    platform = ClusterPlatform(service)
-    store = platform.store(service)
+    platform = Unstarted()
+    store, documents = platform.store(service), platform.documents(service)
     try:
         # As the service looks at its start; what is left to say then is no longer needed.
-        await store.open(platform.service.documents)
-        obsolete = await store.migrate(platform.service.documents, dry_run=True)
+        await store.open(documents)
+        obsolete = await store.migrate(documents, dry_run=True)
     except UpwardError as error:
         return Finding(state="wrong", what=what, found=error.detail, advice="upward migrate")
     finally:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from faststream.kafka.security import parse_security
+from aiokafka import ConsumerRecord, TopicPartition
 
 from deploy.cloud_events import cloud_event
 from deploy.cluster.reader import reader
@@ -19,9 +18,6 @@ from shared.events.topics import TOPICS
 from shared.messaging.dead_letters import RawRecord
 
 _Record = ConsumerRecord[bytes | None, bytes | None]
-
-# Of every partition this much may be held, and as much is under way.
-_FETCH_BYTES = 256 * 1024
 
 
 async def read_records(settings: KafkaSettings) -> AsyncIterator[_Record]:
@@ -40,24 +36,10 @@ async def read_records(settings: KafkaSettings) -> AsyncIterator[_Record]:
         ]
     if not partitions:
         raise UnavailableError("The bus has none of the topics: run `upward topics apply`.")
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=list(settings.servers),
-        client_id="upward-export",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        request_timeout_ms=round(settings.request_timeout_seconds * 1000),
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        **parse_security(settings.security()),
-    )
-    await consumer.start()
-    try:
-        consumer.assign(partitions)
+    async with reader(settings, partitions, client_id="upward-export") as consumer:
         await consumer.seek_to_beginning(*partitions)
         async for record in merged(consumer, await consumer.end_offsets(partitions)):
             yield record
-    finally:
-        await consumer.stop()
 
 
 class Partitions(Protocol):

@@ -8,19 +8,26 @@ from shared.clock import Clock, SystemClock
 from shared.http.auth import TokenVerifier
 from shared.http.jwks import FixedKeys
 from shared.store.mongo import MongoStore
+from shared.store.port import Document
 
 
-class _Unstarted:
-    """A platform to build services on that never start: who migrates needs MongoDB alone."""
+class Unstarted:
+    """A platform to build services on that never start: their databases need MongoDB alone."""
 
     session_timeout_seconds = 0.0
 
     def __init__(self) -> None:
+        """Raises InvalidInputError for a bad setting."""
         self.clock: Clock = SystemClock()
         self.verifier = TokenVerifier("none", FixedKeys({}))
         self._mongo = load(MongoSettings)
 
+    def documents(self, service: str) -> tuple[type[Document], ...]:
+        """Return the kinds of documents that the service keeps."""
+        return BUILDERS[service](self).documents
+
     def store(self, service: str) -> MongoStore:
+        """Return the service's own store, not yet open."""
         return MongoStore(
             self._mongo.uri.get_secret_value(),
             database=f"{self._mongo.database_prefix}{service}",
@@ -30,9 +37,11 @@ class _Unstarted:
         )
 
     def broker(self, _service: str) -> KafkaBroker:
+        """Return a broker connection that is nobody's."""
         return KafkaBroker(logger=None)
 
     def secret(self, _service: str, _name: str) -> bytes:
+        """Return no secret: nothing is made with it."""
         return b""
 
 
@@ -41,10 +50,10 @@ async def migrate(service: str) -> list[str]:
 
     Raises InvalidInputError for a bad setting and StoreUnavailableError.
     """
-    platform = _Unstarted()
+    platform = Unstarted()
     store = platform.store(service)
     try:
-        steps = await store.migrate(BUILDERS[service](platform).documents)
+        steps = await store.migrate(platform.documents(service))
     finally:
         await store.close()
     return [f"{service}: {step}" for step in steps]

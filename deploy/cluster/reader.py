@@ -10,6 +10,9 @@ from faststream.kafka.security import parse_security
 from deploy.cluster.settings import KafkaSettings
 from shared import cancellation
 
+# Of each partition this much may be held, and as much is under way.
+_FETCH_BYTES = 256 * 1024
+
 
 @asynccontextmanager
 async def reader(
@@ -31,6 +34,7 @@ async def reader(
         auto_offset_reset="latest",
         isolation_level="read_committed",
         request_timeout_ms=round(settings.request_timeout_seconds * 1000),
+        max_partition_fetch_bytes=_FETCH_BYTES,
         **parse_security(settings.security()),
     )
     try:

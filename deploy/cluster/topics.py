@@ -161,12 +161,6 @@ class TopicsAdmin:
             TopicPartition(name, number) for name, count in found.items() for number in range(count)
         ]
 
-    async def replication(self, names: Sequence[str]) -> int | None:
-        """Return the fewest replicas that a partition of these topics has; None without any."""
-        described = await self._client.describe_topics(list(names))
-        replicas = (len(place["replicas"]) for item in described for place in item["partitions"])
-        return min(replicas, default=None)
-
     async def members(self, group: str) -> int:
         """Return how many consumers are in the group now."""
         answers: list[Any] = await self._client.describe_consumer_groups([group])

@@ -123,7 +123,7 @@ async def test_reporting_reads_the_whole_log_again_but_only_while_it_stands_stil
         await anext(follow_events(settings))
     told = {finding.what: finding for finding in await examine(reporting.address, None)}
     assert told["Kafka"].state == told["MongoDB"].state == "ok"
-    assert (told[PROGRAMS].state, told[PROGRAMS].advice) == ("wrong", "upward topics apply")
+    assert (told["topics"].state, told["topics"].advice) == ("wrong", "upward topics apply")
     assert "Run `upward migrate` first" in told["MongoDB, reporting"].found
 
     await prepare(settings)
