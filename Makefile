@@ -88,7 +88,8 @@ java:
 	@$(SERVERS)/require-java
 
 test-cluster: java setup .cluster/.installed  ## the tests on a real Kafka broker and a MongoDB-compatible server; takes Java 17
-	@$(RUN)pytest -m "cluster and not long" --cov --cov-config=tests/cluster-coverage.toml --cov-report=term:skip-covered --cov-fail-under=90 $(PYTEST_ARGS)
+	@# Faults in one process, all else in another: both wait most of the time.
+	@$(RUN)pytest -n 2 --dist loadgroup -m "cluster and not long" --cov --cov-config=tests/cluster-coverage.toml --cov-report=term:skip-covered --cov-fail-under=90 $(PYTEST_ARGS)
 
 faults: java setup .cluster/.installed  ## kill -9 at every failpoint; the fault table on real servers with SEEDS=5 seeds
 	@$(RUN)pytest -n 2 --dist loadgroup -m "long and not cluster" tests/faults $(PYTEST_ARGS)

@@ -13,7 +13,6 @@ from deploy.cloud_events import cloud_event
 from deploy.cluster.reader import reader
 from deploy.cluster.settings import KafkaSettings
 from deploy.cluster.topics import TopicsAdmin
-from shared.errors import UnavailableError
 from shared.events.topics import TOPICS
 from shared.messaging.dead_letters import RawRecord
 
@@ -26,16 +25,10 @@ async def read_records(settings: KafkaSettings) -> AsyncIterator[_Record]:
     Kafka keeps no order between partitions: records are merged by the time at which their events
     were emitted, never changing a partition's own order. The time of publication would not do: a
     relay sends one event a key at a time, so a key with many falls behind. Raises KafkaError, and
-    UnavailableError where no topic is there yet.
+    TopicsError where a topic is not there.
     """
     async with TopicsAdmin(settings) as admin:
-        partitions = [
-            TopicPartition(name, number)
-            for name, count in (await admin.partitions(list(TOPICS))).items()
-            for number in range(count)
-        ]
-    if not partitions:
-        raise UnavailableError("The bus has none of the topics: run `upward topics apply`.")
+        partitions = await admin.every_partition(TOPICS)
     async with reader(settings, partitions, client_id="upward-export") as consumer:
         await consumer.seek_to_beginning(*partitions)
         async for record in merged(consumer, await consumer.end_offsets(partitions)):
@@ -115,7 +108,7 @@ async def follow_events(settings: KafkaSettings) -> AsyncGenerator[dict[str, Any
     """
     async with TopicsAdmin(settings) as admin:
         partitions = await admin.every_partition(TOPICS)
-    async with reader(settings, partitions, client_id="upward-tail") as consumer:
+    async with reader(settings, partitions, client_id="upward-tail", lost="latest") as consumer:
         await consumer.seek_to_end(*partitions)
         while True:
             taken = await consumer.getmany(timeout_ms=1000)

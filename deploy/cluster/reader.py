@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faststream.kafka.security import parse_security
@@ -20,10 +21,12 @@ async def reader(
     partitions: Sequence[TopicPartition],
     *,
     client_id: str,
+    lost: Literal["earliest", "latest"] = "earliest",
     group: str | None = None,
 ) -> AsyncIterator[AIOKafkaConsumer]:
     """Connect a consumer of these partitions; `group` is whose offsets it may set.
 
+    `lost` is where it goes on in a partition whose next record was deleted meanwhile.
     Raises KafkaError.
     """
     consumer = AIOKafkaConsumer(
@@ -31,7 +34,7 @@ async def reader(
         client_id=client_id,
         group_id=group,
         enable_auto_commit=False,
-        auto_offset_reset="latest",
+        auto_offset_reset=lost,
         isolation_level="read_committed",
         request_timeout_ms=round(settings.request_timeout_seconds * 1000),
         max_partition_fetch_bytes=_FETCH_BYTES,

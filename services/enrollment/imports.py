@@ -38,9 +38,10 @@ async def import_roster(
     async for page in everybody(store):
         people |= {person.id: person for person in page}
         heads.update(_heads(page, now))
-    moved = await _move_participants(store, people, now)
+    # Counts first: moves may take minutes, in which another import may tell newer ones.
     for program in await store.find(Program, {"closed_at": None}):
         await _tell_counts(store, program, heads, now)
+    moved = await _move_participants(store, people, now)
     return RosterImport(
         id=new_event_id(),
         imported_at=now,

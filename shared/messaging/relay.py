@@ -34,6 +34,10 @@ _Key = tuple[str, str]
 _STOP_SECONDS = 6.0
 
 
+class _CutOffError(Exception):
+    """The bus does not answer this replica: perhaps it answers another one."""
+
+
 class Relay:
     """Publishes one store's outbox. A key's next event is sent after the last was acknowledged.
 
@@ -49,10 +53,10 @@ class Relay:
         self._broker = broker
         self._lease = store.lease("relay")
         self._task: asyncio.Task[None] | None = None
-        self._marking: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._measured_at = -_MEASURE_SECONDS
-        # Keys that failed, and when they are tried again: nobody else waits with them.
+        # Keys that failed, and when they are tried again: others don't wait for that. What takes
+        # long to fail holds a wave up for as long, so it rests as long.
         self._retry_at: dict[_Key, float] = {}
         self._failing_since: float | None = None
         self._log = get_logger(service)
@@ -97,47 +101,32 @@ class Relay:
                     await self._unless_stopping(asyncio.sleep(_ASK_SECONDS))
                     continue
                 published, failed = await self._pass(), False
+            except _CutOffError:
+                self._log.warning("relay_gives_up_its_lease")
+                await self._lease.release()
+                if self._stopping.is_set():
+                    return
+                await self._unless_stopping(asyncio.sleep(2 * _ASK_SECONDS))
+                continue
             except UnavailableError as error:
                 self._log.warning("relay_waits", error=str(error))
                 published, failed = 0, True
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and cancellation.ordered():
+                    raise
                 # An ended relay would publish nothing until somebody restarts the service.
                 metrics.OUTBOX_FAILURES.labels(self._service).inc()
                 self._log.error("relay_failed", exc_info=error)
                 published, failed = 0, True
             if self._stopping.is_set() and (failed or not published):
                 return
-            if await self._is_cut_off():
-                await self._lease.release()
-                await self._unless_stopping(asyncio.sleep(2 * _ASK_SECONDS))
-                continue
             if failed:
                 await self._unless_stopping(asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS))
             elif not published:
                 await self._unless_stopping(self._store.outbox.wait(_POLL_SECONDS))
 
-    async def _is_cut_off(self) -> bool:
-        """Return whether for some time all failed, and not for reasons of the events' own."""
-        since = self._failing_since
-        if since is None or monotonic() - since < _GIVE_UP_SECONDS:
-            return False
-        self._failing_since = None
-        return not await self._broker.ping(_PING_SECONDS)
-
     async def _pass(self) -> int:
-        """Publish what waits, page by page; return how many."""
-        try:
-            published = await self._pages()
-        except asyncio.CancelledError:
-            await cancellation.end(self._marking)
-            raise
-        except BaseException:
-            await self._marked()
-            raise
-        await self._marked()
-        return published
-
-    async def _pages(self) -> int:
+        """Publish what waits, page by page; return how many. Raises _CutOffError."""
         published, after, begun = 0, 0, monotonic()
         self._retry_at = {key: at for key, at in self._retry_at.items() if at > begun}
         stuck = set(self._retry_at)
@@ -148,10 +137,21 @@ class Relay:
             await self._keep_lease()
             free = [record for record in records if (record.topic, record.key) not in stuck]
             published += await self._publish(free, stuck)
+            # Here and not after the pass, which has no end while only failures keep coming.
+            await self._must_reach_the_bus()
             # Not before it has reached what is free, however many pages a stuck key fills.
             if published and monotonic() - begun > _PASS_SECONDS:
                 break
         return published
+
+    async def _must_reach_the_bus(self) -> None:
+        """Raise _CutOffError where all failed for some time, and not for the events' own sake."""
+        since = self._failing_since
+        if since is None or monotonic() - since < _GIVE_UP_SECONDS:
+            return
+        self._failing_since = None
+        if not await self._broker.ping(_PING_SECONDS):
+            raise _CutOffError
 
     async def _keep_lease(self) -> None:
         if not self._lease.held() and not await self._lease.hold():
@@ -188,7 +188,8 @@ class Relay:
                     # Its later events must not overtake it: the key waits for another pass.
                     del queues[key]
                     stuck.add(key)
-                    self._retry_at[key] = monotonic() + _PAUSE_AFTER_FAILURE_SECONDS
+                    took = monotonic() - began
+                    self._retry_at[key] = monotonic() + max(_PAUSE_AFTER_FAILURE_SECONDS, took)
                     metrics.OUTBOX_FAILURES.labels(self._service).inc()
                     self._log.warning("publish_failed", topic=record.topic, error=repr(result))
                 elif isinstance(result, BaseException):
@@ -202,25 +203,14 @@ class Relay:
                         del queues[key]
             if sent:
                 self._failing_since = None
-                await self._marked()
-                self._marking = asyncio.create_task(self._mark(sent))
+                await self._store.outbox.mark_sent(sent, lease=self._lease)
+                metrics.OUTBOX_PUBLISHED.labels(self._service).inc(len(sent))
                 published += len(sent)
             elif self._failing_since is None:
                 self._failing_since = began
+            failpoint("relay.after_mark")
             await self._measure()
         return published
-
-    async def _marked(self) -> None:
-        """Wait until what was acknowledged is marked; raise what the mark has raised."""
-        marking, self._marking = self._marking, None
-        if marking is not None:
-            await marking
-
-    async def _mark(self, sent: list[int]) -> None:
-        # Beside the next publications: those behind them would wait for two disks, not for one.
-        await self._store.outbox.mark_sent(sent, lease=self._lease)
-        metrics.OUTBOX_PUBLISHED.labels(self._service).inc(len(sent))
-        failpoint("relay.after_mark")
 
     async def _send(self, record: OutboxRecord) -> None:
         acknowledged = await self._broker.publish(

@@ -8,7 +8,7 @@ from tests.faults.cluster.campaign import Campaign, GoodRun
 from tests.faults.cluster.faults import Fault
 from tests.faults.cluster.reference import Undisturbed
 
-_LONGEST = 12
+_LONGEST = 20
 """Steps of the story that one fault may take; one with fewer left begins the story anew."""
 
 

@@ -1,11 +1,10 @@
-"""Servers and services that faults share, and the table at a run's end."""
+"""Servers and services that faults share."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.faults.cluster.campaigns import Campaigns
-from tests.faults.cluster.matrix import MATRIX
 
 
 @pytest.fixture(scope="session")
@@ -14,11 +13,3 @@ def campaigns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaigns]:
     found = Campaigns(tmp_path_factory.mktemp("faults"))
     yield found
     found.stop()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table."""
-    if MATRIX.results:
-        terminalreporter.section("faults")
-        for line in MATRIX.lines():
-            terminalreporter.write_line(line)

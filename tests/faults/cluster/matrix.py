@@ -1,10 +1,20 @@
 """The table that a run ends with: faults by seeds, and how the harness itself was tested."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from tests.faults.cluster.campaign import Outcome
 from tests.faults.cluster.faults import FAULTS, NOT_RUN
+
+PROPERTY = "faults"
+"""Under what name a test's report carries its part of the table to whoever prints it."""
+
+
+def part_of(number: str, seed: int, result: str, outcome: Outcome | None = None) -> dict[str, Any]:
+    """Return what became of one fault and seed, as a report carries it."""
+    told = None if outcome is None else asdict(outcome)
+    return {"number": number, "seed": seed, "result": result, "outcome": told}
 
 
 @dataclass
@@ -14,6 +24,16 @@ class Matrix:
     results: dict[tuple[str, int], str] = field(default_factory=dict)
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     mutants: dict[str, bool] = field(default_factory=dict)
+
+    def add(self, part: Mapping[str, Any]) -> None:
+        """Take what a report carries: one fault and seed, or the mutants."""
+        if "mutants" in part:
+            self.mutants |= part["mutants"]
+            return
+        number = part["number"]
+        self.results[number, part["seed"]] = part["result"]
+        if part["outcome"] is not None:
+            self.outcomes.setdefault(number, []).append(Outcome(**part["outcome"]))
 
     def lines(self) -> Iterator[str]:
         """Yield the table's lines."""
@@ -43,6 +63,3 @@ class Matrix:
         found = sum(self.mutants.values())
         yield f"the harness itself: {found} of {len(self.mutants)} mutations of a good run found"
         yield from (f"      NOT found: {name}" for name, seen in self.mutants.items() if not seen)
-
-
-MATRIX = Matrix()

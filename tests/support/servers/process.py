@@ -1,12 +1,14 @@
 """A server in a process of its own: started, killed, paused and ended by tests."""
 
 import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 TOOLS = Path(__file__).parents[3] / ".cluster"
@@ -153,11 +155,29 @@ class ServerProcess:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports that are free on loopback now."""
+    """Return different ports that are free on loopback now.
+
+    None of those that the kernel gives clients: a server that is started again finds its port.
+    """
     with contextlib.ExitStack() as probes:
-        ports = []
-        for _ in range(count):
+        ports: list[int] = []
+        while len(ports) < count:
             probe = probes.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(int(probe.getsockname()[1]))
+            port = next(_PORTS)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
         return ports
+
+
+def _ports() -> Iterator[int]:
+    """Yield ports again and again, each process its own first."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = list(_PORT_RANGE[worker % _WORKERS :: _WORKERS])
+    start = random.randrange(len(mine))
+    return itertools.cycle(mine[start:] + mine[:start])
+
+
+_PORT_RANGE = range(20_000, 32_000)
+_WORKERS = 4
+_PORTS = _ports()

@@ -123,20 +123,21 @@ def test_certificates_are_checked_and_a_missing_file_is_an_error(
 
 
 @pytest.mark.parametrize(
-    ("name", "near"),
+    ("name", "hint"),
     [
-        ("UPWARD_AUTH_AUDIANCE", "UPWARD_AUTH_AUDIENCE"),
-        ("UPWARD_MONGODB_DATABASE_PREFX", "UPWARD_MONGODB_DATABASE_PREFIX"),
-        ("UPWARD_SECRET_KEYS", "UPWARD_SECRET_KEY"),
-        ("UPWARD_KAFKA_PORTS", "is no setting"),
+        ("UPWARD_AUTH_AUDIANCE", "; UPWARD_AUTH_AUDIENCE is"),
+        ("UPWARD_MONGODB_DATABASE_PREFX", "; UPWARD_MONGODB_DATABASE_PREFIX is"),
+        ("UPWARD_SECRET_KEYS", "; UPWARD_SECRET_KEY is"),
+        ("UPWARD_ZZZZZZZZZZZZZZZZZZZZ", ""),
     ],
 )
 def test_a_misspelled_variable_is_refused_and_not_its_default_taken(
-    monkeypatch: pytest.MonkeyPatch, name: str, near: str
+    monkeypatch: pytest.MonkeyPatch, name: str, hint: str
 ) -> None:
     monkeypatch.setenv(name, "x")
-    with pytest.raises(InvalidInputError, match=f"^{name} is no setting.*{near}|{near}"):
+    with pytest.raises(InvalidInputError) as caught:
         load(MongoSettings)
+    assert caught.value.detail == f"{name} is no setting{hint}."
 
 
 @pytest.mark.parametrize(
