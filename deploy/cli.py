@@ -862,7 +862,7 @@ def bench(
     name: str,
     events: Annotated[
         int, typer.Option("--events", min=10_000, help="Of `pipeline`: how long the backlog is.")
-    ] = 20_000,
+    ] = 60_000,
     stage: Annotated[
         list[str] | None,
         typer.Option("--stage", help="Of `pipeline` and `matching`: only this; may be repeated."),

@@ -1,5 +1,6 @@
 """Reading every event off Kafka: each partition in its order, all of them by time."""
 
+import asyncio
 import heapq
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from itertools import chain
@@ -13,6 +14,7 @@ from deploy.cloud_events import cloud_event
 from deploy.cluster.reader import reader
 from deploy.cluster.settings import KafkaSettings
 from deploy.cluster.topics import TopicsAdmin
+from shared import cancellation
 from shared.events.topics import TOPICS
 from shared.messaging.dead_letters import RawRecord
 
@@ -112,6 +114,9 @@ async def follow_events(settings: KafkaSettings) -> AsyncGenerator[dict[str, Any
         await consumer.seek_to_end(*partitions)
         while True:
             taken = await consumer.getmany(timeout_ms=1000)
+            # The client may lose a cancellation that meets its own time-out.
+            if cancellation.ordered():
+                raise asyncio.CancelledError
             for record in chain.from_iterable(taken.values()):
                 event = _event(record)
                 if event is not None:

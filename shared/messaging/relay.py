@@ -26,7 +26,7 @@ _ASK_SECONDS = 3.0
 _PAUSE_AFTER_FAILURE_SECONDS = 0.5
 _MEASURE_SECONDS = 1.0
 # A replica that publishes nothing for so long, though it tries, asks whether the bus is there.
-_GIVE_UP_SECONDS = 15.0
+_GIVE_UP_SECONDS = 10.0
 _PING_SECONDS = 2.0
 
 _Key = tuple[str, str]

@@ -95,7 +95,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    events: int = 20_000
+    events: int = 60_000
     repetitions: int = 3
     stages: tuple[StageName, ...] = STAGES
     soak: bool = False
@@ -532,6 +532,7 @@ async def _peers(bench: _Bench) -> Stage:
     notes = [
         f"{events:,} pulses of one topic: validated, counted once in a bucket, offsets committed",
         "Quix Streams does not take the project's pydantic: its environment has an older one.",
+        *(f"{peer.name}: {peer.part:.0%} of them" for peer in PEERS if peer.part < 1),
     ]
     for title, mongodb in (("SQLite", None), ("MongoDB's protocol", bench.mongodb)):
         found: dict[Peer, list[float]] = {}

@@ -39,6 +39,8 @@ async def main() -> None:
         TOPIC, group_id=task.group, auto_offset_reset="earliest", ack_policy=AckPolicy.ACK
     )
     async def count(event: FeedbackSubmitted, message: KafkaMessage) -> None:
+        if finished.is_set():
+            return  # beyond its part of the backlog
         await write(message.headers["ce_id"], bucket_of(event))
         if task.count(1):
             finished.set()
