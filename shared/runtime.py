@@ -253,7 +253,7 @@ class Service:
             troubles.append(f"{self.name}: consumer stopped: {self.consumer.stopped_because}")
         if self.consumer.replacing:
             troubles.append(f"{self.name}: the bus takes no consumer")
-        if not await self.store.ping():
+        if not await self._store_answers():
             troubles.append(f"{self.name}: the store does not answer")
         # While the bus is away, reads answer and commands wait in the outbox: to send nobody here
         # would make a broker's outage one of everything.
@@ -261,6 +261,14 @@ class Service:
             waiting = self._admission.outbox_pending
             troubles.append(f"{self.name}: {waiting} events wait for a bus that does not answer")
         return troubles
+
+    async def _store_answers(self) -> bool:
+        # Whoever asks for readiness waits for seconds at most.
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                return await self.store.ping()
+        except TimeoutError:
+            return False
 
 
 def _is_due(last: tuple[float, datetime], now: datetime) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from shared import metrics
+from shared import metrics, runtime
 from shared.errors import StoreUnavailableError, UnavailableError
 from shared.messaging import consumer
 from shared.messaging.lag import Offsets
@@ -52,6 +52,21 @@ async def test_a_client_that_cancels_itself_does_not_end_the_stop(
             await service.stop()
         assert not await service.store.ping()
         assert not service._relay.alive()
+
+
+async def test_readiness_is_told_in_time_whatever_the_store_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr(runtime, "_PING_SECONDS", 0.05)
+    async with running_platform(tmp_path, ["feedback"]) as platform:
+        (service,) = platform.platform.services
+        monkeypatch.setattr(service.store, "ping", hang)
+        async with asyncio.timeout(10):
+            assert await service.ready() == ["feedback: the store does not answer"]
 
 
 async def test_a_service_that_can_t_start_leaves_nothing_open(
