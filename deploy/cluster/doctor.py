@@ -9,7 +9,8 @@ from pydantic_settings import BaseSettings
 
 from deploy.client import Client, UnreachableError
 from deploy.cluster.migration import Unstarted
-from deploy.cluster.settings import GROUPS, KafkaSettings, MongoSettings, load
+from deploy.cluster.platform import key_mark
+from deploy.cluster.settings import GROUPS, KafkaSettings, MongoSettings, ServiceSettings, load
 from deploy.cluster.topics import TopicsAdmin, TopicsError
 from deploy.findings import Finding, flows
 from shared.errors import UpwardError
@@ -30,7 +31,8 @@ async def examine(url: str, token: str | None) -> list[Finding]:
         parts.append(_part("Kafka", _kafka(load(KafkaSettings)), advice))
     if MongoSettings in well:
         advice = "See that the replica set runs, and what UPWARD_MONGODB_URI says."
-        parts.append(_part("MongoDB", _mongodb(load(MongoSettings)), advice))
+        key = load(ServiceSettings).secret_bytes if ServiceSettings in well else None
+        parts.append(_part("MongoDB", _mongodb(load(MongoSettings), key), advice))
     parts.append(_part("platform", _platform(url, token), "Read the services' log for the reason."))
     found = await asyncio.gather(*parts)
     return [*settings.values(), *(finding for part in found for finding in part)]
@@ -103,7 +105,7 @@ async def _topics(admin: TopicsAdmin) -> list[Finding]:
     return findings or [Finding(state="ok", what="topics", found=found)]
 
 
-async def _mongodb(settings: MongoSettings) -> list[Finding]:
+async def _mongodb(settings: MongoSettings, key: bytes | None) -> list[Finding]:
     uri = settings.uri.get_secret_value()
     database = Database(uri, settings.database_prefix, service="doctor")
     try:
@@ -111,19 +113,23 @@ async def _mongodb(settings: MongoSettings) -> list[Finding]:
     finally:
         await database.close()
     answers = Finding(state="ok", what="MongoDB", found="the primary answers")
-    return [answers, *await asyncio.gather(*map(_collections, SERVICES))]
+    return [answers, *await asyncio.gather(*(_database(service, key) for service in SERVICES))]
 
 
-async def _collections(service: str) -> Finding:
+async def _database(service: str, key: bytes | None) -> Finding:
     what = f"MongoDB, {service}"
     platform = Unstarted()
     store, documents = platform.store(service), platform.documents(service)
+    advice = "upward migrate"
     try:
         # As the service looks at its start; what is left to say then is no longer needed.
         await store.open(documents)
         obsolete = await store.migrate(documents, dry_run=True)
+        advice = "Set UPWARD_SECRET_KEY to the key it was begun with."
+        if key is not None:
+            await store.compare_key(key_mark(key, service))
     except UpwardError as error:
-        return Finding(state="wrong", what=what, found=error.detail, advice="upward migrate")
+        return Finding(state="wrong", what=what, found=error.detail, advice=advice)
     finally:
         await store.close()
     if obsolete:

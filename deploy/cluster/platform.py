@@ -53,7 +53,7 @@ class ClusterPlatform:
             service=service,
             region=self._settings.region,
             clock=self.clock,
-            key_mark=self.secret(service, "mark").hex(),
+            key_mark=key_mark(self._settings.secret_bytes, service),
         )
 
     def broker(self, service: str) -> WatchedKafkaBroker:
@@ -101,3 +101,8 @@ class ClusterPlatform:
 def derived_secret(key: bytes, service: str, name: str) -> bytes:
     """Return a secret of 32 bytes: HMAC-SHA-256 (RFC 2104) of its name under the platform's key."""
     return hmac.new(key, f"{service}:{name}".encode(), hashlib.sha256).digest()
+
+
+def key_mark(key: bytes, service: str) -> str:
+    """Return what a service's database keeps of the platform's key, to know it again."""
+    return derived_secret(key, service, "mark").hex()

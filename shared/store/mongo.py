@@ -123,10 +123,14 @@ class MongoStore:
         # Of two processes that are the first, one is told that the other was.
         with contextlib.suppress(StaleWriteError):
             await database.write(LEASES, [mark])
-        (stored,) = await database.find(LEASES, {"_id": _KEY})
-        if stored["mark"] != self._key_mark:
-            detail = "This database was begun with another secret key: people would be there twice."
-            raise StoreUnavailableError(detail)
+        await _compare(database, self._key_mark)
+
+    async def compare_key(self, mark: str) -> None:
+        """As `open` looks at the key, but leaving no mark where there is none yet.
+
+        Raises StoreUnavailableError where the database was begun with another key.
+        """
+        await _compare(self._open.database, mark)
 
     async def close(self) -> None:
         """Finish commits under way and disconnect; safe to call twice."""
@@ -245,3 +249,10 @@ class _Opened:
     database: Database
     reads: MongoReads
     outbox: MongoOutbox
+
+
+async def _compare(database: Database, mark: str) -> None:
+    for stored in await database.find(LEASES, {"_id": _KEY}):
+        if stored["mark"] != mark:
+            detail = "This database was begun with another secret key: people would be there twice."
+            raise StoreUnavailableError(detail)

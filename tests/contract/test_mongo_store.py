@@ -78,6 +78,17 @@ async def test_a_database_that_another_secret_key_began_is_not_opened(
         await each.close()
     with pytest.raises(StoreUnavailableError, match="begun with another secret key"):
         await begun_with("two").open(KINDS)
+    await store.compare_key("one")
+    with pytest.raises(StoreUnavailableError, match="begun with another secret key"):
+        await store.compare_key("two")
+
+
+async def test_looking_at_the_secret_key_leaves_no_mark(
+    stores: MongoStores, store: MongoStore
+) -> None:
+    await store.compare_key("one")
+    await store.compare_key("two")
+    assert not list(table(stores, "store.leases").find())
 
 
 # Leases --------------------------------------------------------------------------------------

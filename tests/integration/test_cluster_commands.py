@@ -1,6 +1,7 @@
 """The commands of operators on a real Kafka and MongoDB, with reporting as the one that runs."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -155,6 +156,12 @@ async def test_reporting_reads_the_whole_log_again_but_only_while_it_stands_stil
     for what in ("Kafka", "topics", "MongoDB", "MongoDB, reporting", "reporting"):
         assert said[what]["state"] == "ok", said[what]
     assert (said["sessions"]["state"], looked.returncode) == ("wrong", 1)
+    with monkeypatch.context() as mistaken:
+        mistaken.setenv("UPWARD_SECRET_KEY", base64.b64encode(b"another" * 5).decode())
+        told = {finding.what: finding for finding in await examine(reporting.address, None)}
+    assert told["MongoDB, reporting"].state == "wrong"
+    assert "another secret key" in told["MongoDB, reporting"].found
+    assert "UPWARD_SECRET_KEY" in told["MongoDB, reporting"].advice
     refused = cluster.attempt("rebuild")
     assert refused.returncode == 1
     assert "stop every replica of reporting" in " ".join(refused.stderr.split())
