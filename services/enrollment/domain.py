@@ -290,7 +290,8 @@ class Profile(BaseModel):
             ids = [entry.topic_id for entry in entries]
             for place, topic_id in enumerate(ids):
                 if topic_id not in known:
-                    _refuse(f"{field}.{place}.topic_id", "The program has no such topic.")
+                    message = f"The program has no topic {topic_id!r}."
+                    _refuse(f"{field}.{place}.topic_id", message, code="unknown_topic")
             if len(set(ids)) != len(ids):
                 _refuse(field, "Name each topic once.")
         for place, language in enumerate(self.languages):
@@ -303,8 +304,8 @@ class Profile(BaseModel):
             _refuse("working_hours.days", "Days are 1 (Monday) to 7, at least one.")
 
 
-def _refuse(field: str, message: str) -> None:
-    raise InvalidInputError(message, code="missing_or_invalid", field=field)
+def _refuse(field: str, message: str, code: str = "missing_or_invalid") -> None:
+    raise InvalidInputError(message, code=code, field=field)
 
 
 ParticipantStatus = Literal["enrolled", "paused", "withdrawn", "departed"]

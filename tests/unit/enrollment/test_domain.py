@@ -145,6 +145,8 @@ def test_a_profile_says_what_its_role_needs(
     with pytest.raises(InvalidInputError) as refusal:
         profile(base, **changes).check(program())
     assert refusal.value.field == field
+    known = "unknown_topic" if field.endswith("topic_id") else "missing_or_invalid"
+    assert refusal.value.code == known
 
 
 @pytest.mark.parametrize(
