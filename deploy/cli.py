@@ -1,6 +1,5 @@
 """The `upward` command."""
 
-import asyncio
 import errno
 import json
 import os
@@ -11,17 +10,14 @@ from collections.abc import Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
-import uvloop
-from aiokafka.errors import KafkaConnectionError, KafkaError
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from deploy.client import ApiError, Client, Json, UnreachableError
+from deploy.client import Client, Json
 from deploy.demo.run import (
     ROSTER,
     Demo,
@@ -31,13 +27,11 @@ from deploy.demo.run import (
     page_url,
     platform_process,
 )
-from deploy.demo.story import DemoError
 from deploy.doctor import examine
 from deploy.local.event_log import export_events, read_events
 from deploy.local.folder import DataFolder
-from deploy.process import tune_interpreter
+from deploy.terminal import err, fail, out, print_table, run, show, whole
 from shared.clock import monotonic
-from shared.errors import UpwardError
 from shared.events.topics import SERVICES, TOPICS
 from shared.http.auth import ROLES, LocalIssuer, Role
 from shared.ids import keyed_id
@@ -88,10 +82,6 @@ for name, group in {
 }.items():
     app.add_typer(group, name=name)
 
-# Without markup: what is shown holds brackets of its own, from files, patterns and people.
-out = Console(soft_wrap=False, markup=False)
-err = Console(stderr=True, markup=False)
-
 Data = Annotated[
     Path,
     typer.Option(
@@ -115,7 +105,9 @@ Url = Annotated[str, typer.Option("--url", envvar="UPWARD_URL", help="Where the 
 Token = Annotated[
     str | None,
     typer.Option(
-        "--token", envvar="UPWARD_TOKEN", help="Bearer token; else the folder issues one."
+        "--token",
+        envvar="UPWARD_TOKEN",
+        help="Bearer token; else the folder of the embedded platform issues one.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
@@ -129,51 +121,27 @@ URL = "http://127.0.0.1:8080"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-def fail(message: str, hint: str | None = None) -> NoReturn:
-    """Say what is wrong and what to do, and end with exit code 1."""
-    # In a log, a line is a line.
-    wrap = not err.is_terminal
-    err.print(Text.assemble(("error ", "bold red"), message), highlight=False, soft_wrap=wrap)
-    if hint:
-        err.print(f"      {hint}", highlight=False, soft_wrap=wrap)
-    raise typer.Exit(1)
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run the work; turn expected errors into a sentence and a hint."""
-    tune_interpreter()
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(work)
-    except ApiError as error:
-        for problem in error.problem.get("errors", [])[:20]:
-            err.print(f"      {problem['field']}: {problem['message']}", highlight=False)
-        hint = {
-            401: "Get a token: upward token --as ROLE, on a cluster from your identity provider.",
-            403: "Use a token of another role.",
-        }
-        fail(str(error), hint.get(error.status))
-    except UnreachableError as error:
-        fail(str(error), "Start the platform: upward up; or say where it is: --url, UPWARD_URL.")
-    except KafkaConnectionError as error:
+def _issuing_folder(data: Path | None) -> DataFolder:
+    """Return the folder whose key issues tokens. Fails on a cluster, and where there is no key."""
+    if _on_cluster(data):
         fail(
-            f"Kafka can't be reached: {error}", "UPWARD_KAFKA_* say where it is, and how to log in."
+            "UPWARD_TOKEN must be set: a cluster's tokens come from its identity provider.",
+            "Or give --token; for the embedded platform, --data.",
         )
-    except (DemoError, UpwardError, KafkaError) as error:
-        fail(str(error), "upward doctor tells more.")
-    except OSError as error:
-        fail(str(error))
-
-
-def local_token(data: Path, subject: str, *roles: Role, programs: tuple[str, ...] = ()) -> str:
-    """Return a token of the embedded issuer. Fails where the folder has no key."""
-    folder = DataFolder(data)
+    folder = DataFolder(data or DATA)
     if not folder.issuer_key.exists():
         fail(
-            f"There is no platform in {data}.",
+            f"There is no platform in {folder.path}.",
             "Start one with `upward up`, or give --token or UPWARD_TOKEN.",
         )
-    return LocalIssuer(folder.issuer_key).issue(subject, roles, programs)
+    return folder
+
+
+def local_token(
+    data: Path | None, subject: str, *roles: Role, programs: tuple[str, ...] = ()
+) -> str:
+    """Return a token of the embedded issuer. Fails where there is none."""
+    return LocalIssuer(_issuing_folder(data).issuer_key).issue(subject, roles, programs)
 
 
 def set_log_level() -> None:
@@ -183,11 +151,6 @@ def set_log_level() -> None:
         fail(f"UPWARD_LOG_LEVEL is {level!r}.", f"Choose one of {', '.join(LOG_LEVELS)}.")
     configure_logging(level)
     take_over_libraries(level)
-
-
-def show(value: object) -> None:
-    """Write JSON to standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 @app.command()
@@ -209,12 +172,17 @@ def serve(
     host: Host = "127.0.0.1",
     until_stdin_closes: UntilStdinCloses = False,
 ) -> None:
-    """Run one service: on Kafka and MongoDB where UPWARD_KAFKA_… are set, else on a folder."""
+    """Run one service: on Kafka and MongoDB where their variables are set, else on a folder."""
     if service not in SERVICES:
         fail(f"There is no service {service!r}.", f"Choose one of {', '.join(SERVICES)}.")
     if not _on_cluster(data):
-        folder = data or DATA
-        _serve(folder, host, port, [service], until_stdin_closes=until_stdin_closes)
+        if data is None:
+            # What lost its environment must not begin an empty platform of its own.
+            fail(
+                "No variable of a cluster is set, and no folder is named.",
+                "`upward settings` tells the variables; the embedded platform's folder is --data.",
+            )
+        _serve(data, host, port, [service], until_stdin_closes=until_stdin_closes)
         return
     from deploy.cluster.platform import ClusterPlatform
 
@@ -232,8 +200,8 @@ def _on_cluster(data: Path | None) -> bool:
     """
     from deploy.cluster.settings import is_named
 
-    named = is_named(os.environ)
-    if named and os.environ.get("UPWARD_DATA"):
+    named, folder = is_named(os.environ), os.environ.get("UPWARD_DATA")
+    if named and folder and data in {None, Path(folder)}:
         fail(
             "UPWARD_DATA is set, and so are variables of a cluster.", "Unset the one or the others."
         )
@@ -246,9 +214,10 @@ def _serve(
     # Imported here: the services take a second to import, which no other command needs.
     from deploy.local.platform import EmbeddedPlatform
 
+    service = "".join(f" {name}" for name in services or ())
     _run_server(
         lambda: EmbeddedPlatform(DataFolder(data), services=services),
-        f"Upward on http://{host}:{port}  data in {data}  (Ctrl-C ends)",
+        f"Upward{service} on http://{host}:{port}  data in {data}  (Ctrl-C ends)",
         host,
         port,
         until_stdin_closes=until_stdin_closes,
@@ -371,15 +340,13 @@ def token(
         list[str] | None, typer.Option("--program", help="Programs of a coordinator or analyst.")
     ] = None,
     hours: Annotated[int, typer.Option("--hours", min=1, max=720)] = 12,
-    data: Data = DATA,
+    data: MaybeData = None,
 ) -> None:
     """Issue a bearer token from the embedded platform's own key."""
     unknown = [item for item in role if item not in ROLES]
     if unknown:
         fail(f"There is no role {unknown[0]!r}.", f"Choose from {', '.join(ROLES)}.")
-    folder = DataFolder(data)
-    if not folder.issuer_key.exists():
-        fail(f"There is no platform in {data}.", "Start one with `upward up`.")
+    folder = _issuing_folder(data)
     if "participant" in role and employee is None and subject == "cli":
         fail("A participant is a person.", "Say who: --employee ID, or --subject PERSON_ID.")
     if {"coordinator", "analyst"} & set(role) and not program:
@@ -395,7 +362,7 @@ def token(
 
 @roster_app.command("import")
 def import_roster(
-    file: File, url: Url = URL, token: Token = None, data: Data = DATA, as_json: AsJson = False
+    file: File, url: Url = URL, token: Token = None, data: MaybeData = None, as_json: AsJson = False
 ) -> None:
     """Import a CSV roster; with --json the report tells row by row what could not be used."""
     content = file.read_bytes()
@@ -416,17 +383,17 @@ def import_roster(
         f"{report['moved_participants']:,} participants moved",
         highlight=False,
     )
-    table = Table("Noticed", "Rows", "First row", "Meaning")
+    rows = []
     for rule, count in report["counts"].items():
         first = next(n for n in report["notes"] if f"{n['field']}: {n['rule']}" == rule)
-        table.add_row(rule, f"{count:,}", str(first["row"]), first["message"])
-    if report["counts"]:
-        out.print(table)
+        rows.append((rule, f"{count:,}", str(first["row"]), first["message"]))
+    if rows:
+        print_table(("Noticed", "Rows", "First row", "Meaning"), rows)
 
 
 @program_app.command("publish")
 def publish_program(
-    file: File, url: Url = URL, token: Token = None, data: Data = DATA, as_json: AsJson = False
+    file: File, url: Url = URL, token: Token = None, data: MaybeData = None, as_json: AsJson = False
 ) -> None:
     """Publish a program from a TOML file, or its next version."""
     try:
@@ -555,7 +522,9 @@ def _known_all(services: list[str] | None) -> list[str] | None:
 Service = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}.", callback=_known)]
 
 
-def _operate(url: str, token: str | None, data: Path, method: str, path: str, body: Json) -> Json:
+def _operate(
+    url: str, token: str | None, data: Path | None, method: str, path: str, body: Json
+) -> Json:
     bearer = token or local_token(data, "cli", "operator")
 
     async def work() -> Json:
@@ -576,7 +545,7 @@ def replay(
     ] = None,
     url: Url = URL,
     token: Token = None,
-    data: Data = DATA,
+    data: MaybeData = None,
 ) -> None:
     """Publish a service's sent events again; consumers that applied them skip them."""
     own = [name for name, declared in TOPICS.items() if declared.owner == service]
@@ -617,6 +586,9 @@ def topics_apply(
         out.print("All topics are as they are declared.", highlight=False)
     elif dry_run:
         out.print(f"{len(changes)} changes; nothing was done.", highlight=False)
+    else:
+        ours = sum(not change.by_hand for change in changes)
+        out.print(f"Done: {ours}; for you to do: {len(changes) - ours}.", highlight=False)
 
 
 @topics_app.command("rights")
@@ -806,7 +778,7 @@ def dlq_list(
     service: Annotated[str | None, typer.Argument(callback=_known)] = None,
     url: Url = URL,
     token: Token = None,
-    data: Data = DATA,
+    data: MaybeData = None,
     as_json: AsJson = False,
 ) -> None:
     """List open dead letters, of one service or all."""
@@ -818,18 +790,26 @@ def dlq_list(
     if as_json:
         show(letters)
         return
-    table = Table("Service", "Id", "Where", "Reason", "Since")
-    for letter in letters:
-        where = f"{letter['topic']}/{letter['partition']}/{letter['offset']}"
-        table.add_row(
-            letter["service"], letter["id"], where, letter["reason"], letter["first_at"][:19]
+    if not letters:
+        out.print("No open dead letters.")
+        return
+    rows = [
+        (
+            letter["service"],
+            letter["id"],
+            f"{letter['topic']}/{letter['partition']}/{letter['offset']}",
+            letter["reason"],
+            letter["first_at"][:19].replace("T", " "),
         )
-    out.print(table if letters else "No open dead letters.")
+        for letter in letters
+    ]
+    headers = ("Service", "Id", "Where", "Reason", "Since")
+    print_table(headers, rows, copied=("Service", "Id"))
 
 
 @dlq_app.command("show")
 def dlq_show(
-    service: Service, letter_id: str, url: Url = URL, token: Token = None, data: Data = DATA
+    service: Service, letter_id: str, url: Url = URL, token: Token = None, data: MaybeData = None
 ) -> None:
     """Show a dead letter as it was received; bytes in base64."""
     show(_operate(url, token, data, "GET", _letter(service, letter_id), {}))
@@ -837,7 +817,7 @@ def dlq_show(
 
 @dlq_app.command("retry")
 def dlq_retry(
-    service: Service, letter_id: str, url: Url = URL, token: Token = None, data: Data = DATA
+    service: Service, letter_id: str, url: Url = URL, token: Token = None, data: MaybeData = None
 ) -> None:
     """Apply a dead letter now."""
     _operate(url, token, data, "POST", f"{_letter(service, letter_id)}/retry", {})
@@ -846,7 +826,7 @@ def dlq_retry(
 
 @dlq_app.command("drop")
 def dlq_drop(
-    service: Service, letter_id: str, url: Url = URL, token: Token = None, data: Data = DATA
+    service: Service, letter_id: str, url: Url = URL, token: Token = None, data: MaybeData = None
 ) -> None:
     """Give a dead letter up for good."""
     _operate(url, token, data, "POST", f"{_letter(service, letter_id)}/drop", {})
@@ -953,18 +933,19 @@ def doctor(
     if as_json:
         show([finding.model_dump() for finding in findings])
     else:
-        table = Table("", "What", "Found", "What to do")
-        mark = {"ok": "green", "note": "yellow", "wrong": "red"}
-        for finding in findings:
-            state = Text(finding.state, style=mark[finding.state])
-            table.add_row(state, finding.what, finding.found, finding.advice)
-        out.print(table)
+        style = {"ok": "green", "note": "yellow", "wrong": "red"}
+        rows = [
+            (Text(each.state, style=style[each.state]), each.what, each.found, each.advice)
+            for each in findings
+        ]
+        print_table(("", "What", "Found", "What to do"), rows, copied=("",))
     if any(finding.state == "wrong" for finding in findings):
         raise typer.Exit(1)
 
 
 def main() -> None:
     """Run the command line."""
+    sys.stdout, sys.stderr = whole(sys.stdout), whole(sys.stderr)
     app()
 
 

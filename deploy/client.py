@@ -1,6 +1,8 @@
 """A client of Upward's HTTP APIs, for the command line and the demo: as a customer would call."""
 
 import asyncio
+import os
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -147,8 +149,20 @@ class Client:
             ) as response:
                 return Answer(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            msg = f"Nothing answers at {address} ({str(error) or type(error).__name__})."
+            msg = f"Nothing answers at {address} ({_reason(error)})."
             raise UnreachableError(msg) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # Its own text repeats the address and tells of the client's options.
+        cause = error.os_error
+        if isinstance(cause, ssl.SSLError):
+            return str(cause)
+        # Names that don't resolve have numbers of their own, and several addresses none.
+        number = cause.errno or 0
+        return os.strerror(number) if number > 0 else cause.strerror or str(cause)
+    return str(error) or type(error).__name__
 
 
 def _body(where: str, answer: Answer) -> Json:

@@ -1,6 +1,7 @@
 """What `upward doctor` looks at on a cluster: settings, Kafka, MongoDB, and the platform."""
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,7 +11,14 @@ from pydantic_settings import BaseSettings
 from deploy.client import Client, UnreachableError
 from deploy.cluster.migration import Unstarted
 from deploy.cluster.platform import key_mark
-from deploy.cluster.settings import GROUPS, KafkaSettings, MongoSettings, ServiceSettings, load
+from deploy.cluster.settings import (
+    GROUPS,
+    KafkaSettings,
+    MongoSettings,
+    ServiceSettings,
+    faults,
+    misspelled,
+)
 from deploy.cluster.topics import TopicsAdmin, TopicsError
 from deploy.findings import Finding, flows
 from shared.errors import UpwardError
@@ -28,14 +36,14 @@ async def examine(url: str, token: str | None) -> list[Finding]:
     parts = []
     if KafkaSettings in well:
         advice = "See that the brokers run, and what UPWARD_KAFKA_SERVERS and its login say."
-        parts.append(_part("Kafka", _kafka(load(KafkaSettings)), advice))
+        parts.append(_part("Kafka", _kafka(KafkaSettings()), advice))
     if MongoSettings in well:
         advice = "See that the replica set runs, and what UPWARD_MONGODB_URI says."
-        key = load(ServiceSettings).secret_bytes if ServiceSettings in well else None
-        parts.append(_part("MongoDB", _mongodb(load(MongoSettings), key), advice))
+        key = ServiceSettings().secret_bytes if ServiceSettings in well else None
+        parts.append(_part("MongoDB", _mongodb(MongoSettings(), key), advice))
     parts.append(_part("platform", _platform(url, token), "Read the services' log for the reason."))
     found = await asyncio.gather(*parts)
-    return [*settings.values(), *(finding for part in found for finding in part)]
+    return [*_names(), *settings.values(), *(finding for part in found for finding in part)]
 
 
 async def _part(
@@ -56,15 +64,23 @@ async def _part(
     return [Finding(state="wrong", what=what, found=found, advice=advice)]
 
 
+_SETTINGS_ADVICE = "`upward settings` tells what each variable means."
+
+
+def _names() -> list[Finding]:
+    return [
+        Finding(state="wrong", what="variables", found=found, advice=_SETTINGS_ADVICE)
+        for found in misspelled(os.environ)
+    ]
+
+
 def _settings(group: type[BaseSettings]) -> Finding:
     what = f"{group.model_config['env_prefix']}…"
+    if found := faults(group):
+        return Finding(state="wrong", what=what, found="; ".join(found), advice=_SETTINGS_ADVICE)
     try:
-        loaded = load(group)
-        if isinstance(loaded, KafkaSettings):
-            loaded.security()
-    except UpwardError as error:
-        advice = "`upward settings` tells what each variable means."
-        return Finding(state="wrong", what=what, found=error.detail, advice=advice)
+        if group is KafkaSettings:
+            KafkaSettings().security()
     except OSError as error:
         advice = "Look at the files that UPWARD_KAFKA_SSL_… name."
         return Finding(state="wrong", what=what, found=str(error), advice=advice)
@@ -113,12 +129,13 @@ async def _mongodb(settings: MongoSettings, key: bytes | None) -> list[Finding]:
     finally:
         await database.close()
     answers = Finding(state="ok", what="MongoDB", found="the primary answers")
-    return [answers, *await asyncio.gather(*(_database(service, key) for service in SERVICES))]
+    platform = Unstarted(settings)
+    looks = (_database(platform, service, key) for service in SERVICES)
+    return [answers, *await asyncio.gather(*looks)]
 
 
-async def _database(service: str, key: bytes | None) -> Finding:
+async def _database(platform: Unstarted, service: str, key: bytes | None) -> Finding:
     what = f"MongoDB, {service}"
-    platform = Unstarted()
     store, documents = platform.store(service), platform.documents(service)
     advice = "upward migrate"
     try:

@@ -141,8 +141,13 @@ async def export_events(settings: KafkaSettings, target: Path) -> int:
     partial = target.with_name(target.name + ".part")
     count = 0
     with partial.open("wb") as file:
-        async for event in read_events(settings):
-            file.write(orjson.dumps(event) + b"\n")
-            count += 1
+        try:
+            async for event in read_events(settings):
+                file.write(orjson.dumps(event) + b"\n")
+                count += 1
+            file.flush()
+        except BaseException:
+            partial.unlink()
+            raise
     partial.replace(target)
     return count

@@ -16,11 +16,10 @@ class Unstarted:
 
     session_timeout_seconds = 0.0
 
-    def __init__(self) -> None:
-        """Raises InvalidInputError for a bad setting."""
+    def __init__(self, mongo: MongoSettings) -> None:
         self.clock: Clock = SystemClock()
         self.verifier = TokenVerifier("none", FixedKeys({}))
-        self._mongo = load(MongoSettings)
+        self._mongo = mongo
 
     def documents(self, service: str) -> tuple[type[Document], ...]:
         """Return the kinds of documents that the service keeps."""
@@ -50,7 +49,7 @@ async def migrate(service: str) -> list[str]:
 
     Raises InvalidInputError for a bad setting and StoreUnavailableError.
     """
-    platform = Unstarted()
+    platform = Unstarted(load(MongoSettings))
     store = platform.store(service)
     try:
         steps = await store.migrate(platform.documents(service))

@@ -14,6 +14,7 @@ from deploy.cluster.settings import (
     KafkaSettings,
     MongoSettings,
     ServiceSettings,
+    check_all,
     load,
 )
 from shared.clock import Clock, FileClock, SystemClock
@@ -32,6 +33,7 @@ class ClusterPlatform:
 
     def __init__(self, service: str) -> None:
         """Read all settings. Raises InvalidInputError, naming the variables at fault."""
+        check_all()
         self._settings = load(ServiceSettings)
         self._kafka = load(KafkaSettings)
         self._mongo = load(MongoSettings)

@@ -26,8 +26,8 @@ async def rebuild_reporting() -> dict[TopicPartition, int]:
     after 0 has lost its first records to retention. Raises GroupAtWorkError while a replica runs,
     TopicsError, KafkaError, StoreUnavailableError, and InvalidInputError for a bad setting.
     """
-    settings = load(KafkaSettings)
     service = ClusterPlatform("reporting").service
+    settings = load(KafkaSettings)
     consumer, store = service.consumer, service.store
     async with AsyncExitStack() as steps:
         async with TopicsAdmin(settings) as admin:

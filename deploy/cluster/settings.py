@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, Self, TypeVar
 
 from faststream.security import (
@@ -238,39 +238,51 @@ def is_named(environment: Mapping[str, str]) -> bool:
     )
 
 
-def check_names(environment: Mapping[str, str]) -> None:
-    """Raise InvalidInputError for a variable that looks like a setting and is none.
+def load(kind: type[S]) -> S:
+    """Read settings from the environment.
 
-    A misspelled one would leave its default in force without a word.
+    Raises InvalidInputError, which names every variable at fault and its rule. A misspelled one is
+    at fault, too: it would leave its default in force without a word.
     """
+    _refuse([*misspelled(os.environ), *faults(kind)])
+    return kind()
+
+
+def check_all() -> None:
+    """Raise InvalidInputError, which names the faults of all groups at once."""
+    found = [*misspelled(os.environ), *(fault for kind in GROUPS for fault in faults(kind))]
+    _refuse(found)
+
+
+def _refuse(found: Sequence[str]) -> None:
+    if found:
+        raise InvalidInputError("; ".join(found))
+
+
+def misspelled(environment: Mapping[str, str]) -> list[str]:
+    """Tell of each variable that looks like a setting and is none."""
     known = {variable(kind, name) for kind in GROUPS for name in kind.model_fields}
+    found = []
     for name in sorted(environment):
         if not name.startswith("UPWARD_") or name in known | _OF_THE_COMMAND:
             continue
         if _SERVICE_LINK.fullmatch(name):
             continue
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; {near[0]} is" if near else ""
-        raise InvalidInputError(f"{name} is no setting{hint}.")
+        found.append(f"{name} is no setting" + (f", {near[0]} is" if near else ""))
+    return found
 
 
-def load(kind: type[S]) -> S:
-    """Read settings from the environment.
-
-    Raises InvalidInputError, which names every variable at fault and its rule.
-    """
-    check_names(os.environ)
+def faults(kind: type[BaseSettings]) -> list[str]:
+    """Tell what is wrong with this group's variables, each by its name and its rule."""
     try:
-        return kind()
+        kind()
     except ValidationError as error:
-        raise InvalidInputError(
-            "; ".join(
-                f"{variable(kind, str(item['loc'][0]))}: {_rule(item)}"
-                if item["loc"]
-                else _rule(item)
-                for item in error.errors()
-            )
-        ) from None
+        return [
+            f"{variable(kind, str(item['loc'][0]))}: {_rule(item)}" if item["loc"] else _rule(item)
+            for item in error.errors()
+        ]
+    return []
 
 
 def _rule(error: ErrorDetails) -> str:

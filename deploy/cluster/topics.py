@@ -7,7 +7,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import for_code
+from aiokafka.errors import TopicAuthorizationFailedError, for_code
 from faststream.kafka.security import parse_security
 
 from deploy.cluster.settings import KafkaSettings
@@ -52,6 +52,11 @@ class Change:
     create: NewTopic | None = None
     partitions: int | None = None
     config: tuple[str, str] | None = None
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether nobody but an operator can do it."""
+        return self.create is None and self.partitions is None and self.config is None
 
 
 def wanted_config(topic: Topic, replication: int) -> dict[str, str]:
@@ -190,7 +195,7 @@ class TopicsAdmin:
         }
 
     async def apply(self, changes: Sequence[Change]) -> None:
-        """Do what was planned. Raises TopicsError with the brokers' reason."""
+        """Do what was planned. Raises TopicsError with the brokers' reason, and KafkaError."""
         new = [change.create for change in changes if change.create is not None]
         if new:
             _check(await self._client.create_topics(new))
@@ -212,7 +217,7 @@ class TopicsAdmin:
             for answer in answers:
                 for code, message, *_ in answer.resources:
                     if code:
-                        raise TopicsError(f"{name}: {message or for_code(code).__name__}")
+                        raise _refusal(code, name, message)
 
 
 def _creation(topic: Topic, replication: int) -> Change:
@@ -227,8 +232,13 @@ def _creation(topic: Topic, replication: int) -> Change:
 def _check(answer: Any) -> None:
     for topic, code, *message in answer.topic_errors:
         if code:
-            reason = (message[0] if message else None) or for_code(code).__name__
-            raise TopicsError(f"{topic}: {reason}")
+            raise _refusal(code, topic, message[0] if message else None)
+
+
+def _refusal(code: int, topic: str, message: str | None) -> Exception:
+    if code == TopicAuthorizationFailedError.errno:
+        return TopicAuthorizationFailedError(f"{topic}: {message or 'refused'}")
+    return TopicsError(f"{topic}: {message or for_code(code).__name__}")
 
 
 def _differences(

@@ -38,9 +38,14 @@ def export_events(log: Path, target: Path) -> int:
     partial = target.with_name(target.name + ".part")
     count = 0
     with partial.open("wb") as file:
-        for event in read_events(log):
-            file.write(orjson.dumps(event) + b"\n")
-            count += 1
+        try:
+            for event in read_events(log):
+                file.write(orjson.dumps(event) + b"\n")
+                count += 1
+            file.flush()
+        except BaseException:
+            partial.unlink()
+            raise
     partial.replace(target)
     return count
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import re
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -68,6 +69,7 @@ _DUPLICATE_KEY = 11000
 _TOO_LARGE = {10334, 17419, 17420}
 # Wrong requests (BadValue, FailedToParse, TypeMismatch): a defect, which no waiting heals.
 _DEFECTS = {2, 9, 14}
+_DRIVER_OPTIONS = re.compile(r" \(configured timeouts:[^)]*\)")
 _TRANSIENT = "TransientTransactionError"
 _UNKNOWN_COMMIT = "UnknownTransactionCommitResult"
 
@@ -93,8 +95,8 @@ def _unavailable(error: PyMongoError) -> StoreUnavailableError:
     if isinstance(error, OperationFailure):
         # Its text may quote a value.
         return StoreUnavailableError(f"The store refused: code {error.code}.")
-    # The first of several lines' worth; the rest is the driver's view of all servers.
-    reason = str(error).partition(", Timeout:")[0][:300]
+    # The first of several lines' worth; the rest is the driver's view of its options and servers.
+    reason = _DRIVER_OPTIONS.sub("", str(error)).partition(", Timeout:")[0][:300]
     return StoreUnavailableError(f"The store did not answer: {reason}")
 
 

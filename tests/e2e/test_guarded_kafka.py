@@ -1,5 +1,6 @@
 """A Kafka that allows nothing by itself: TLS, passwords, and the rights that we say are needed."""
 
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 from deploy.cluster.rights import Right, rights
 from deploy.cluster.settings import KafkaSettings
 from deploy.cluster.topics import TopicsAdmin
-from shared.events.topics import SERVICES
+from shared.events.topics import PROGRAMS, SERVICES, TOPICS, consumer_group
 from tests.support.cluster import UpwardCluster, until
 from tests.support.servers import KafkaCluster, MongoServer, ServerError
 from tests.support.servers.guard import Guard
@@ -20,11 +21,25 @@ from tests.support.story import SPEC
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 ADMIN = "admin"
-USERS = {ADMIN: "secret of admin"} | {f"upward-{name}": f"secret of {name}" for name in SERVICES}
+DEPLOYER, OPERATOR = "upward-deploy", "upward-operator"
+USERS = {ADMIN: "secret of admin"} | {
+    user: f"secret of {user}"
+    for user in (DEPLOYER, OPERATOR, *(f"upward-{name}" for name in SERVICES))
+}
 # As Kafka numbers them.
 _TYPES = {"topic": 2, "group": 3}
-_OPERATIONS = {"Read": 3, "Write": 4}
+_OPERATIONS = {
+    "Read": 3,
+    "Write": 4,
+    "Create": 5,
+    "Alter": 7,
+    "Describe": 8,
+    "DescribeConfigs": 10,
+    "AlterConfigs": 11,
+}
 _LITERAL, _ALLOW = 3, 3
+
+Acl = tuple[int, str, int, str, str, int, int]
 
 
 @pytest.fixture
@@ -67,19 +82,23 @@ async def admin(guarded: KafkaCluster, guard: Guard) -> AsyncIterator[TopicsAdmi
         yield running
 
 
-def as_request(right: Right) -> tuple[int, str, int, str, str, int, int]:
-    user, kind = f"User:upward-{right.service}", _TYPES[right.resource]
-    return kind, right.name, _LITERAL, user, "*", _OPERATIONS[right.operation], _ALLOW
+def acl(user: str, operation: str, resource: str, name: str) -> Acl:
+    kind = _TYPES[resource]
+    return kind, name, _LITERAL, f"User:{user}", "*", _OPERATIONS[operation], _ALLOW
 
 
-async def grant(admin: TopicsAdmin, granted: Iterable[Right]) -> None:
+def of_service(right: Right) -> Acl:
+    return acl(f"upward-{right.service}", right.operation, right.resource, right.name)
+
+
+async def grant(admin: TopicsAdmin, granted: Iterable[Acl]) -> None:
     for right in granted:
-        answer: Any = await admin._client._send_request(CreateAclsRequest(*as_request(right)))
+        answer: Any = await admin._client._send_request(CreateAclsRequest(*right))
         assert not answer.creation_responses[0][0], answer
 
 
-async def revoke(admin: TopicsAdmin, right: Right) -> None:
-    answer: Any = await admin._client._send_request(DeleteAclsRequest(*as_request(right)))
+async def revoke(admin: TopicsAdmin, right: Acl) -> None:
+    answer: Any = await admin._client._send_request(DeleteAclsRequest(*right))
     assert len(answer.filter_responses[0][2]) == 1, answer
 
 
@@ -98,12 +117,13 @@ async def test_services_run_with_their_rights_alone_and_come_back_when_one_was_t
     for replica in cluster.all:
         replica.configure(**login(guard, f"upward-{replica.service}"))
     (matching,) = cluster.of("matching")
-    await grant(admin, rights())
+    await grant(admin, map(of_service, rights()))
 
     # What a service has no right to: to create topics.
     as_service = login(guard, "upward-enrollment")
     refused = cluster.attempt("topics", "apply", "--replication", "1", **as_service)
     assert refused.returncode != 0
+    assert "The Kafka user upward-enrollment lacks a right: " in refused.stderr, refused
     assert "Authorization failed" in refused.stderr, refused
     cluster.prepare()
 
@@ -127,7 +147,7 @@ async def test_services_run_with_their_rights_alone_and_come_back_when_one_was_t
             await publish("first")
             await until(lambda: applied(1), 30, "matching applied the program")
 
-            own_group = Right("matching", "Read", "group", "upward.matching")
+            own_group = acl("upward-matching", "Read", "group", "upward.matching")
             await revoke(admin, own_group)
             await until(
                 lambda: matching.metric("upward_consumer_replaced_total") >= 1,
@@ -140,3 +160,53 @@ async def test_services_run_with_their_rights_alone_and_come_back_when_one_was_t
             await until(lambda: applied(2), 60, "matching came back")
     finally:
         cluster.kill()
+
+
+async def test_the_commands_do_with_the_rights_that_the_readme_names(
+    tmp_path: Path, guarded: KafkaCluster, guard: Guard, admin: TopicsAdmin, mongo: MongoServer
+) -> None:
+    cluster = UpwardCluster(
+        tmp_path / "cluster", guarded.bootstrap, mongo.uri, services=(), env=login(guard, DEPLOYER)
+    )
+    deploying = ("Create", "Describe", "Alter", "DescribeConfigs", "AlterConfigs")
+    await grant(
+        admin,
+        (acl(DEPLOYER, right, "topic", topic) for topic in TOPICS for right in deploying),
+    )
+    # New topics, then another configuration and more partitions of one that is there.
+    programs = TOPICS[PROGRAMS]
+    few = dataclasses.replace(programs, partitions=1, retention_days=1)
+    await admin.apply(await admin.plan([few], 1))
+    said = cluster.run("topics", "apply", "--replication", "1")
+    assert f"{PROGRAMS}: add partitions, 1 to {programs.partitions}" in said
+    assert f"{PROGRAMS}: set retention.ms=" in said
+    assert f"Done: {len(said.splitlines()) - 1}; for you to do: 0." in said
+    assert "All topics are as they are declared." in cluster.run("topics", "apply")
+    cluster.run("migrate")
+
+    as_operator, file = login(guard, OPERATOR), tmp_path / "log.ndjson"
+    refused = cluster.attempt("events", "export", str(file), **as_operator)
+    assert (refused.returncode, list(tmp_path.glob("log*"))) == (1, [])
+    await grant(admin, (acl(OPERATOR, "Read", "topic", topic) for topic in TOPICS))
+    exported = cluster.attempt("events", "export", str(file), **as_operator)
+    assert (exported.returncode, file.read_text()) == (0, ""), exported
+    refused = cluster.attempt("rebuild", **as_operator)
+    assert refused.returncode == 1
+    assert f"The Kafka user {OPERATOR} lacks a right: " in refused.stderr, refused
+    await grant(admin, [acl(OPERATOR, "Read", "group", consumer_group("reporting"))])
+    # A broker that never had a group makes the place for their offsets only now.
+    await until(
+        lambda: cluster.attempt("rebuild", **as_operator).returncode == 0, 60, "rebuild is done"
+    )
+
+
+async def test_a_login_that_kafka_refuses_is_told_as_such(
+    tmp_path: Path, guarded: KafkaCluster, guard: Guard
+) -> None:
+    wrong = login(guard, DEPLOYER) | {"UPWARD_KAFKA_SASL_PASSWORD": "another"}
+    cluster = UpwardCluster(tmp_path / "cluster", guarded.bootstrap, "", services=(), env=wrong)
+    refused = cluster.attempt("topics", "apply")
+    assert refused.returncode == 1
+    assert "SaslAuthenticationFailed" in refused.stderr
+    assert "or refuses the login" in refused.stderr
+    assert "another" not in refused.stderr

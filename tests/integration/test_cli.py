@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,10 +24,16 @@ ROSTER = ROOT / "deploy" / "demo" / "roster" / "uk_fco_2011.csv"
 PROGRAM = ROOT / "deploy" / "demo" / "program.toml"
 
 
-def upward(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def upward(*arguments: str, cwd: Path = ROOT, **env: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "deploy.cli", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        command,
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -103,6 +110,8 @@ def test_a_dead_letter_is_shown_stays_until_it_can_be_applied_and_can_be_dropped
     with serving(run) as (data, url):
         there = ("--data", data, "--url", url)
         letter = first_letter("matching", there)
+        listed = upward("dlq", "list", *there).stdout
+        assert letter["id"] in listed
         assert letter["reason"] == "envelope: specversion is missing"
         shown = json.loads(upward("dlq", "show", "matching", letter["id"], *there).stdout)
         assert shown["reason"] == letter["reason"]
@@ -113,6 +122,32 @@ def test_a_dead_letter_is_shown_stays_until_it_can_be_applied_and_can_be_dropped
         assert json.loads(upward("dlq", "list", "matching", *there, "--json").stdout) == []
     rebuilt = upward("rebuild", "--data", str(run.data))
     assert (rebuilt.returncode, "at the next `upward up`" in rebuilt.stdout) == (0, True)
+
+
+def test_a_service_without_its_environment_begins_no_platform(tmp_path: Path) -> None:
+    refused = upward("serve", "matching", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "No variable of a cluster is set, and no folder is named." in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_on_a_cluster_a_command_wants_the_token_that_a_folder_would_give() -> None:
+    for command in (("dlq", "list"), ("token", "--as", "operator")):
+        refused = upward(*command, UPWARD_KAFKA_SERVERS="127.0.0.1:1")
+        assert refused.returncode == 1
+        assert "UPWARD_TOKEN must be set" in refused.stderr
+
+
+def test_a_refused_field_is_told_once(platform: tuple[str, str], tmp_path: Path) -> None:
+    data, url = platform
+    there, wrong = ("--data", data, "--url", url), tmp_path / "wrong.toml"
+    upward("program", "publish", str(PROGRAM), *there)
+    text = PROGRAM.read_text()
+    wrong.write_text(text.replace('title = "', 'title = 7 # "', 1))
+    refused = upward("program", "publish", str(wrong), *there)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error ")
+    assert refused.stderr.count("title: ") == 1
 
 
 def first_letter(service: str, there: tuple[str, ...]) -> dict[str, Any]:

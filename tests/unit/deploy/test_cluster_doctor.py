@@ -66,6 +66,20 @@ async def test_a_wrong_setting_is_told_by_its_variable_and_its_part_is_left_out(
     assert (service.what, platform.what) == ("UPWARD_…", "platform")
 
 
+async def test_a_misspelled_variable_hides_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    monkeypatch.setenv("UPWARD_KAFKA_SERVER", closed)
+    monkeypatch.setenv("UPWARD_MONGODB_URI", "postgres://user:secret@db")
+
+    findings = await examine(f"http://{closed}", None)
+
+    assert "UPWARD_KAFKA_SERVERS is" in of(findings, "variables").found
+    assert of(findings, "UPWARD_KAFKA_…").state == "ok"
+    assert of(findings, "UPWARD_MONGODB_…").found.startswith("UPWARD_MONGODB_URI: ")
+    assert of(findings, "UPWARD_AUTH_…").state == "ok"
+
+
 async def test_an_address_that_is_none_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UPWARD_MONGODB_URI")
     assert "is no address" in of(await examine("localhost", None), "platform").found

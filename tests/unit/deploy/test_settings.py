@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram512
 
-from deploy.cluster.platform import derived_secret
+from deploy.cluster.platform import ClusterPlatform, derived_secret
 from deploy.cluster.settings import (
     GROUPS,
     AuthSettings,
@@ -125,9 +125,9 @@ def test_certificates_are_checked_and_a_missing_file_is_an_error(
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("UPWARD_AUTH_AUDIANCE", "; UPWARD_AUTH_AUDIENCE is"),
-        ("UPWARD_MONGODB_DATABASE_PREFX", "; UPWARD_MONGODB_DATABASE_PREFIX is"),
-        ("UPWARD_SECRET_KEYS", "; UPWARD_SECRET_KEY is"),
+        ("UPWARD_AUTH_AUDIANCE", ", UPWARD_AUTH_AUDIENCE is"),
+        ("UPWARD_MONGODB_DATABASE_PREFX", ", UPWARD_MONGODB_DATABASE_PREFIX is"),
+        ("UPWARD_SECRET_KEYS", ", UPWARD_SECRET_KEY is"),
         ("UPWARD_ZZZZZZZZZZZZZZZZZZZZ", ""),
     ],
 )
@@ -137,7 +137,32 @@ def test_a_misspelled_variable_is_refused_and_not_its_default_taken(
     monkeypatch.setenv(name, "x")
     with pytest.raises(InvalidInputError) as caught:
         load(MongoSettings)
-    assert caught.value.detail == f"{name} is no setting{hint}."
+    assert caught.value.detail == f"{name} is no setting{hint}"
+
+
+def test_a_command_tells_what_is_misspelled_beside_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("UPWARD_REGIO", "x")
+    monkeypatch.setenv("UPWARD_MONGODB_URI", "postgres://user:secret@db")
+    with pytest.raises(InvalidInputError, match=r"UPWARD_REGIO is no .*; UPWARD_MONGODB_URI: "):
+        load(MongoSettings)
+
+
+def test_a_start_tells_every_fault_of_every_group_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPWARD_KAFKA_SERVER", "one:9092")
+    monkeypatch.setenv("UPWARD_MONGODB_URI", "postgres://user:secret@db")
+    monkeypatch.delenv("UPWARD_AUTH_ISSUER")
+    monkeypatch.delenv("UPWARD_SECRET_KEY")
+    with pytest.raises(InvalidInputError) as caught:
+        ClusterPlatform("matching")
+    told = caught.value.detail.split("; ")
+    assert [each.split()[0].rstrip(":") for each in told] == [
+        "UPWARD_KAFKA_SERVER",
+        "UPWARD_MONGODB_URI",
+        "UPWARD_AUTH_ISSUER",
+        "UPWARD_SECRET_KEY",
+    ]
 
 
 @pytest.mark.parametrize(
