@@ -45,8 +45,8 @@ def whole(stream: TextIO) -> TextIO:
     """Return a stream that writes all it is given to the same place.
 
     Where Python does not buffer (PYTHONUNBUFFERED, as in many images), its text layer takes a short
-    write for a whole one and drops the rest without an error. Short ones come of full pipes: a
-    signal, or io_uring's notice to the thread, ends the waiting for room.
+    write for a whole one and drops the rest without an error. Into a full pipe the system may well
+    write less than it is given.
     """
     raw = getattr(stream, "buffer", None)
     if not isinstance(raw, io.RawIOBase):
