@@ -1,5 +1,8 @@
-"""Records of the bus as CloudEvents JSON."""
+"""Records of the bus as CloudEvents JSON, and files of them."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -27,3 +30,21 @@ def cloud_event(record: RawRecord) -> dict[str, Any] | None:
     return {**{key: value for key, value in event.items() if key != "data"}, **place} | {
         "data": event["data"]
     }
+
+
+@contextmanager
+def events_file(target: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Take events, each as one JSON line; the file appears whole at the end or not at all."""
+    partial = target.with_name(target.name + ".part")
+    with partial.open("wb") as file:
+
+        def write(event: dict[str, Any]) -> None:
+            file.write(orjson.dumps(event) + b"\n")
+
+        try:
+            yield write
+            file.flush()
+        except BaseException:
+            partial.unlink()
+            raise
+    partial.replace(target)

@@ -56,12 +56,12 @@ def whole(stream: TextIO) -> TextIO:
     )
 
 
-def fail(message: str, hint: str | None = None, *, details: list[str] | None = None) -> NoReturn:
+def fail(message: str, hint: str | None = None, *, details: Sequence[str] = ()) -> NoReturn:
     """Say what is wrong, where exactly, and what to do; end with exit code 1."""
     # In a log, a line is a line.
     wrap = not err.is_terminal
     err.print(Text.assemble(("error ", "bold red"), message), highlight=False, soft_wrap=wrap)
-    for line in (*(details or ()), *([hint] if hint else ())):
+    for line in (*details, *([hint] if hint else ())):
         err.print(f"      {line}", highlight=False, soft_wrap=wrap)
     raise typer.Exit(1)
 

@@ -7,10 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-import orjson
 from aiokafka import ConsumerRecord, TopicPartition
 
-from deploy.cloud_events import cloud_event
+from deploy.cloud_events import cloud_event, events_file
 from deploy.cluster.reader import reader
 from deploy.cluster.settings import KafkaSettings
 from deploy.cluster.topics import TopicsAdmin
@@ -138,16 +137,9 @@ def _event(record: _Record) -> dict[str, Any] | None:
 
 async def export_events(settings: KafkaSettings, target: Path) -> int:
     """Write every event as one JSON line; return how many. The file appears whole or not at all."""
-    partial = target.with_name(target.name + ".part")
     count = 0
-    with partial.open("wb") as file:
-        try:
-            async for event in read_events(settings):
-                file.write(orjson.dumps(event) + b"\n")
-                count += 1
-            file.flush()
-        except BaseException:
-            partial.unlink()
-            raise
-    partial.replace(target)
+    with events_file(target) as write:
+        async for event in read_events(settings):
+            write(event)
+            count += 1
     return count

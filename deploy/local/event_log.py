@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from deploy.cloud_events import cloud_event
+from deploy.cloud_events import cloud_event, events_file
 from shared.messaging.dead_letters import RawRecord
 from shared.messaging.local_log import LocalLog
 from shared.messaging.local_storage import StoredRecord
@@ -35,18 +33,11 @@ def read_events(log: Path, *, follow: bool = False) -> Iterator[dict[str, Any]]:
 
 def export_events(log: Path, target: Path) -> int:
     """Write every event as one JSON line; return how many. The file appears whole or not at all."""
-    partial = target.with_name(target.name + ".part")
     count = 0
-    with partial.open("wb") as file:
-        try:
-            for event in read_events(log):
-                file.write(orjson.dumps(event) + b"\n")
-                count += 1
-            file.flush()
-        except BaseException:
-            partial.unlink()
-            raise
-    partial.replace(target)
+    with events_file(target) as write:
+        for event in read_events(log):
+            write(event)
+            count += 1
     return count
 
 
