@@ -7,7 +7,12 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAuthorizationFailedError, for_code
+from aiokafka.errors import (
+    NoError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from faststream.kafka.security import parse_security
 
 from deploy.cluster.settings import KafkaSettings
@@ -195,10 +200,13 @@ class TopicsAdmin:
         }
 
     async def apply(self, changes: Sequence[Change]) -> None:
-        """Do what was planned. Raises TopicsError with the brokers' reason, and KafkaError."""
+        """Do what was planned. Raises TopicsError with the brokers' reason, and KafkaError.
+
+        A topic that another deployment has created meanwhile is there, as it shall be.
+        """
         new = [change.create for change in changes if change.create is not None]
         if new:
-            _check(await self._client.create_topics(new))
+            _check(await self._client.create_topics(new), fine=TopicAlreadyExistsError.errno)
         more = {c.topic: NewPartitions(c.partitions) for c in changes if c.partitions is not None}
         if more:
             _check(await self._client.create_partitions(more))
@@ -229,9 +237,9 @@ def _creation(topic: Topic, replication: int) -> Change:
     return Change(topic.name, said, create=new)
 
 
-def _check(answer: Any) -> None:
+def _check(answer: Any, fine: int = NoError.errno) -> None:
     for topic, code, *message in answer.topic_errors:
-        if code:
+        if code not in {NoError.errno, fine}:
             raise _refusal(code, topic, message[0] if message else None)
 
 

@@ -48,6 +48,17 @@ async def test_a_topic_is_created_as_declared_and_then_nothing_is_left_to_do(
     assert await admin.partitions([topic.name]) == {topic.name: 3}
 
 
+async def test_of_deployments_at_once_none_fails_for_what_another_has_created(
+    admin: TopicsAdmin, topic: Topic
+) -> None:
+    other = replace(topic, name=f"{topic.name}.other")
+    ours, theirs = await admin.plan([topic, other], 1), await admin.plan([topic], 1)
+    await admin.apply(theirs)
+    await admin.apply(ours)
+    await settled(admin, topic)
+    assert await admin.partitions([topic.name, other.name]) == {topic.name: 3, other.name: 3}
+
+
 async def test_a_changed_declaration_changes_the_topic_and_leaves_what_operators_set(
     admin: TopicsAdmin, topic: Topic
 ) -> None:
