@@ -70,21 +70,17 @@ async def _die_at(
     campaign: Campaign,
     luck: random.Random,
     failpoint: str,
-    times: tuple[int, int],
     *,
     alone: bool = False,
 ) -> None:
     """Have a replica of the service that is written to die there; `alone`, all others are down.
 
-    It dies when it comes there for one of so many `times`. The step may be over before: then it is
-    another service's turn, and half as many will do.
+    The step may be over before the failpoint is reached: then it is another service's turn.
     """
-    fewest, most = times
-    for tried in range(_TRIES):
+    for _ in range(_TRIES):
         replicas = campaign.cluster.of(campaign.busy())
         replica, *others = luck.sample(replicas, len(replicas))
-        count = luck.randint(max(1, fewest >> tried), max(1, most >> tried))
-        pid = await campaign.arm(replica, f"{failpoint}:{count}")
+        pid = await campaign.arm(replica, failpoint)
         down = others if alone else []
         for other in down:
             await campaign.take_down(other)
@@ -98,13 +94,13 @@ async def _die_at(
 
 
 async def kill_between_commit_and_reply(campaign: Campaign, luck: random.Random) -> None:
-    await _die_at(campaign, luck, "store.after_commit", (3, 12))
+    await _die_at(campaign, luck, f"store.after_commit:{luck.randint(3, 12)}")
 
 
 async def kill_relay_after_publish(campaign: Campaign, luck: random.Random) -> None:
     # The others give the relay's lease up as they end. They stay away until it has died: one that
     # comes back at once takes the lease as often as not.
-    await _die_at(campaign, luck, "relay.after_publish", (1, 4), alone=True)
+    await _die_at(campaign, luck, f"relay.after_publish:{luck.randint(1, 4)}", alone=True)
 
 
 async def kill_consumer_between_commits(campaign: Campaign, luck: random.Random) -> None:
