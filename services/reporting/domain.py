@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -53,11 +53,13 @@ from shared.events.participants import (
 )
 from shared.events.programs import ProgramPublished
 from shared.events.sessions import SessionHeld
+from shared.frozen import of_checked
 from shared.ids import derived_id
 from shared.store.port import Document
 
 ROLES: tuple[Role, ...] = ("mentor", "mentee")
 
+_TAKES_PART = (Enrolled, Withdrawn, Departed)
 _ANSWERED_ORIGINS: frozenset[Origin] = frozenset({"round", "rotation"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
@@ -244,14 +246,13 @@ class ParticipantFact(Fact):
 
     def after(self, event: ParticipantState | ParticipantEvent, version: int) -> Self:
         """Learn what an event says, unless a newer one already said it."""
-        known = self
-        if isinstance(event, ParticipantState) and version > known.role_version:
-            known = known.changed(role=event.role, role_version=version)
-        tells = isinstance(event, Enrolled | Withdrawn | Departed)
-        if tells and version > known.takes_part_version:
+        learned: dict[str, object] = {}
+        if isinstance(event, ParticipantState) and version > self.role_version:
+            learned |= {"role": event.role, "role_version": version}
+        if isinstance(event, _TAKES_PART) and version > self.takes_part_version:
             takes_part = isinstance(event, Enrolled)
-            known = known.changed(takes_part=takes_part, takes_part_version=version)
-        return known
+            learned |= {"takes_part": takes_part, "takes_part_version": version}
+        return self.changed(**learned) if learned else self
 
     def add_to(self, found: Contribution, times: int) -> None:
         """Add one participant, once in each of their roles."""
@@ -279,14 +280,15 @@ class Terms(BaseModel):
     def of(cls, event: PairState, version: int) -> Self:
         """Return the terms; of a circle, the first mentee stands for all."""
         first = event.mentees[0]
-        return cls(
-            said_in=version,
-            origin=event.origin,
-            mentor_id=event.mentor.participant_id,
-            mentee_id=first.participant_id,
-            region=first.region or "unknown",
-            department=first.department or "unknown",
-        )
+        fields = {
+            "said_in": version,
+            "origin": event.origin,
+            "mentor_id": event.mentor.participant_id,
+            "mentee_id": first.participant_id,
+            "region": first.region or "unknown",
+            "department": first.department or "unknown",
+        }
+        return of_checked(cls, fields)
 
     def cells(self, month: str) -> Cells:
         """Return the cells that a pair counts in, for something that happened in `month`."""
@@ -303,7 +305,20 @@ class Turn(BaseModel):
     pauses: bool
 
 
-PairTold = PairState | PairEvent | SessionHeld
+class Held(NamedTuple):
+    """A session that was held: what a pair's fact learns of it."""
+
+    pair_id: str
+    program_id: str
+    month: str
+
+    @classmethod
+    def of(cls, event: SessionHeld) -> Self:
+        """Return the session, by its UTC month."""
+        return cls(event.pair_id, event.program_id, month_of(event.held_at))
+
+
+PairTold = PairState | PairEvent | Held
 
 
 class PairFact(Fact):
@@ -341,29 +356,29 @@ class PairFact(Fact):
 
     def after(self, event: PairTold, version: int) -> Self:
         """Learn of an event of the pair; each adds its own part, so their order is free."""
-        if isinstance(event, SessionHeld):
-            month = month_of(event.held_at)
+        if isinstance(event, Held):
+            month = event.month
             return self.changed(held={**self.held, month: self.held.get(month, 0) + 1})
-        known = self
+        learned: dict[str, object] = {}
         if isinstance(event, PairState) and (self.terms is None or version > self.terms.said_in):
-            known = known.changed(terms=Terms.of(event, version))
+            learned["terms"] = Terms.of(event, version)
         match event:
             case Paired():
-                waited = {who: math.floor(days) for who, days in event.waited_days.items()}
-                return known.changed(started_at=seconds(event.started_at), waited_days=waited)
+                learned["started_at"] = seconds(event.started_at)
+                learned["waited_days"] = {
+                    who: math.floor(days) for who, days in event.waited_days.items()
+                }
             case PairDeclined():
-                return known.changed(declined_at=seconds(event.at))
+                learned["declined_at"] = seconds(event.at)
             case PairRotated() | PairEnded() if self.left_at is None or version < self.left_in:
-                rotated = isinstance(event, PairRotated)
-                left_at = seconds(event.ended_at)
-                return known.changed(left_at=left_at, left_in=version, rotated=rotated)
+                learned["left_at"], learned["left_in"] = seconds(event.ended_at), version
+                learned["rotated"] = isinstance(event, PairRotated)
             case PairPaused() | PairResumed():
                 pauses = isinstance(event, PairPaused)
-                turn = Turn(said_in=version, at=seconds(event.at), pauses=pauses)
-                turns = {each.said_in: each for each in (*known.turns, turn)}
-                return known.changed(turns=tuple(turns[said_in] for said_in in sorted(turns)))
-            case _:
-                return known
+                turn = {"said_in": version, "at": seconds(event.at), "pauses": pauses}
+                turns = {each.said_in: each for each in (*self.turns, of_checked(Turn, turn))}
+                learned["turns"] = tuple(turns[said_in] for said_in in sorted(turns))
+        return self.changed(**learned) if learned else self
 
     def add_since(self, before: Self, found: Contribution) -> None:
         """Add what the pair adds now beyond what it added before, part by part."""
@@ -527,27 +542,49 @@ def add_round(found: Contribution, event: RoundCompleted, time: datetime) -> Non
         found.count(cells, "matched", matched)
 
 
-def add_response(found: Contribution, event: FeedbackSubmitted) -> None:
-    """Add a pulse's part in satisfaction; a response is told once and never changes.
+class Response(NamedTuple):
+    """A pulse's part in satisfaction; a response is told once and never changes."""
 
-    Raises InvalidInputError for a score outside of 1 to 5: it would spoil the mean for good.
-    """
-    score = event.scores.get("satisfaction")
-    if event.kind != "pulse" or score is None:
-        return
-    if not 1 <= score <= 5:
-        raise InvalidInputError(
-            "Satisfaction is a score from 1 to 5.", code="score_range", field="scores.satisfaction"
+    program_id: str
+    cells: Cells
+    score: int  # in 1 / SCORE_UNIT
+    satisfied: bool
+    respondent: str
+
+    @classmethod
+    def of(cls, event: FeedbackSubmitted) -> Self | None:
+        """Return the part, or None where there is none.
+
+        Raises InvalidInputError for a score outside of 1 to 5: it would spoil the mean for good.
+        """
+        score = event.scores.get("satisfaction")
+        if event.kind != "pulse" or score is None:
+            return None
+        if not 1 <= score <= 5:
+            raise InvalidInputError(
+                "Satisfaction is a score from 1 to 5.",
+                code="score_range",
+                field="scores.satisfaction",
+            )
+        cells = _of_pulse(
+            event.role,
+            event.region or "unknown",
+            event.department or "unknown",
+            month_of(event.submitted_on),
         )
-    cells = _of_pulse(
-        event.role,
-        event.region or "unknown",
-        event.department or "unknown",
-        month_of(event.submitted_on),
-    )
-    counts = found.counts[cells]
-    counts["pulses"] += 1
-    if score >= _SATISFIED:
-        counts["satisfied"] += 1
-    counts["score_sum"] += round(score * SCORE_UNIT)
-    found.see_for_good(cells, "respondents", event.respondent)
+        return cls(
+            event.program_id,
+            cells,
+            round(score * SCORE_UNIT),
+            score >= _SATISFIED,
+            event.respondent,
+        )
+
+    def add_to(self, found: Contribution) -> None:
+        """Add one pulse, and its respondent."""
+        counts = found.counts[self.cells]
+        counts["pulses"] += 1
+        if self.satisfied:
+            counts["satisfied"] += 1
+        counts["score_sum"] += self.score
+        found.see_for_good(self.cells, "respondents", self.respondent)

@@ -2,58 +2,94 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from services.reporting.domain import (
     FACT_OF,
     FACTS,
     Fact,
+    Held,
+    PairFact,
     PersonFact,
     ProgramFact,
-    add_response,
+    Response,
     add_round,
 )
 from services.reporting.kpis.bucket import Contribution
 from services.reporting.repository import StoredBucket, bucket_id
-from shared.events.envelope import Envelope, Event
+from shared.events.envelope import Attributes, Envelope, Event
 from shared.events.feedback import FeedbackSubmitted
 from shared.events.pairs import RoundCompleted
 from shared.events.programs import ProgramPublished
+from shared.events.sessions import SessionHeld
 from shared.store.port import Transaction
 from shared.turns import in_turns
 
-Said = Sequence[tuple[Event, Envelope]]
 Changes = defaultdict[str, Contribution]
 """What a batch adds to the buckets, by program."""
-Told = tuple[Event, int]
+Told = tuple[Any, int]
 """What is said of a fact, with the version of its aggregate."""
+ToldOfEach = defaultdict[str, list[Told]]
+"""What is said of facts, by their ids."""
 
 
-async def learn_programs(tx: Transaction, said: Said) -> None:
+class OfFact(NamedTuple):
+    """What an event says of a fact."""
+
+    kind: type[Fact]
+    fact_id: str
+    said: Told
+
+
+Round = tuple[RoundCompleted, Envelope]
+
+
+def of_fact(event: Event, attributes: Attributes) -> OfFact:
+    """Return what an event says of a fact."""
+    kind = FACT_OF[type(event)]
+    return OfFact(kind, kind.id_of(event), (event, attributes.aggregateversion))
+
+
+def of_session(event: SessionHeld, attributes: Attributes) -> OfFact:
+    """Return what a session says of its pair."""
+    return OfFact(PairFact, event.pair_id, (Held.of(event), attributes.aggregateversion))
+
+
+def of_response(event: FeedbackSubmitted, _: Attributes) -> Response | None:
+    """Return what a response says of satisfaction, if anything.
+
+    Raises InvalidInputError for a score that its scale does not have.
+    """
+    return Response.of(event)
+
+
+async def learn_programs(
+    tx: Transaction, said: Sequence[tuple[ProgramPublished, Envelope]]
+) -> None:
     """Learn of programs' versions."""
     for event, _ in said:
-        assert isinstance(event, ProgramPublished)
         known = await tx.get(ProgramFact, event.program_id)
         fact = ProgramFact.published(event) if known is None else known.after(event)
         if fact is not known:
             tx.put(fact)
 
 
-async def project(tx: Transaction, said: Said) -> None:
+async def project(tx: Transaction, said: Sequence[OfFact | Response | Round | None]) -> None:
     """Let facts learn what was said of them, and the buckets count what that changed.
 
     Facts are read at once, and written once however many of the events change them; buckets are
-    added to without being read. Raises InvalidInputError for a score that its scale does not have.
+    added to without being read.
     """
     changes: Changes = defaultdict(Contribution)
-    told: dict[type[Fact], list[Told]] = {kind: [] for kind in FACTS}
+    told: dict[type[Fact], ToldOfEach] = {kind: defaultdict(list) for kind in FACTS}
     async for part in in_turns(said):
-        for event, envelope in part:
-            if (kind := FACT_OF.get(type(event))) is not None:
-                told[kind].append((event, envelope.aggregateversion))
-            elif isinstance(event, FeedbackSubmitted):
-                add_response(changes[event.program_id], event)
-            else:
-                assert isinstance(event, RoundCompleted)
+        for each in part:
+            if isinstance(each, OfFact):
+                told[each.kind][each.fact_id].append(each.said)
+            elif isinstance(each, Response):
+                each.add_to(changes[each.program_id])
+            elif each is not None:
+                event, envelope = each
                 add_round(changes[event.program_id], event, envelope.time)
     for kind, of_kind in told.items():
         await _follow(tx, kind, of_kind, changes)
@@ -61,15 +97,9 @@ async def project(tx: Transaction, said: Said) -> None:
         await _add(tx, program_id, change)
 
 
-async def _follow(
-    tx: Transaction, kind: type[Fact], told: Sequence[Told], changes: Changes
-) -> None:
-    id_of = kind.id_of
-    of_each: defaultdict[str, list[Told]] = defaultdict(list)
-    for each in told:
-        of_each[id_of(each[0])].append(each)
-    before = await tx.get_many(kind, of_each)
-    async for part in in_turns(of_each.items()):
+async def _follow(tx: Transaction, kind: type[Fact], told: ToldOfEach, changes: Changes) -> None:
+    before = await tx.get_many(kind, told)
+    async for part in in_turns(told.items()):
         for fact_id, events in part:
             fact = known = before.get(fact_id) or kind.unknown(events[0][0])
             for event, version in events:

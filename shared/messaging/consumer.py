@@ -13,10 +13,10 @@ From the outside in, and why in this order:
 import asyncio
 import contextlib
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, compress
 from typing import Any, Protocol, TypeVar, cast
 
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -28,7 +28,7 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from shared import cancellation, metrics
 from shared.clock import Clock, monotonic
 from shared.errors import StaleWriteError, UnavailableError, UpwardError
-from shared.events.envelope import Envelope, Event
+from shared.events.envelope import Attributes, Envelope, Event
 from shared.events.topics import consumer_group
 from shared.failpoints import failpoint
 from shared.logging import get_logger
@@ -36,7 +36,7 @@ from shared.messaging.breaker import DEFAULT_LIMIT, Breaker, DeadLetterLimit
 from shared.messaging.dead_letters import DeadLetter, ReceivedRecord, bury
 from shared.messaging.gaps import GapGuard, Positions, RecordsDeletedError
 from shared.messaging.lag import Lag, Offsets
-from shared.messaging.parsing import PermanentError, parse_data, parse_envelope
+from shared.messaging.parsing import PermanentError, parse_attributes, parse_data
 from shared.store.port import Store, Transaction
 from shared.tracing import Trace, next_traceparent, traced
 from shared.turns import in_turns
@@ -47,8 +47,10 @@ Record = ConsumerRecord[bytes | None, bytes | None]
 EventHandler = Callable[[Transaction, Any, Envelope], Awaitable[None]]
 """Takes the events it is declared for; a handler of several takes their union, so it is not typed
 by one event."""
-BatchHandler = Callable[[Transaction, Sequence[tuple[Any, Envelope]]], Awaitable[None]]
-"""Takes, in their order, all events of a batch that it is declared for."""
+BatchHandler = Callable[[Transaction, Sequence[Any]], Awaitable[None]]
+"""Takes, in their order, the digests of all events of a batch that it is declared for."""
+Digest = Callable[[Any, Attributes], Any]
+"""Takes out of an event what its handler needs. Pure; raises UpwardError for what it refuses."""
 
 SESSION_TIMEOUT_SECONDS = 15.0
 """How long a replica may be silent. Where one dies and is started again at once, its whole group
@@ -78,15 +80,15 @@ _LOOK_SECONDS = 5.0
 _MAX_REASON = 500
 
 
+_Told = tuple[str, BatchHandler | None, Any]
+"""An event's id, its batch handler if it has one, and what its handler takes."""
+
+
 @dataclass(slots=True)
 class _Delivery:
     record: ReceivedRecord
-    envelope: Envelope | None = None
-    event: Event | None = None  # None where nobody here wants it, too
+    told: _Told | None = None  # None where nobody here wants it, too
     reason: str | None = None  # why it can't be processed
-
-
-_Together = dict[BatchHandler, list[tuple[Event, Envelope]]]
 
 
 class DeadLetterLimitError(Exception):
@@ -121,6 +123,14 @@ def _short(reason: str) -> str:
     return reason[:_MAX_REASON].encode(errors="replace").decode()
 
 
+def _refused(error: UpwardError) -> str:
+    return _short(f"{error.code}: {error.detail}")
+
+
+def _with_envelope(event: Event, attributes: Attributes) -> tuple[Event, Envelope]:
+    return event, attributes.envelope()
+
+
 class Consumer:
     """One service's subscription: one consumer group over all the topics it has handlers for."""
 
@@ -138,7 +148,7 @@ class Consumer:
         self._clock = clock
         self._breaker = Breaker(limit)
         self._handlers: dict[type[Event], EventHandler] = {}
-        self._batch_handlers: dict[type[Event], BatchHandler] = {}
+        self._takers: dict[type[Event], tuple[BatchHandler | None, Digest]] = {}
         self._subscriber: BatchSubscriber | None = None
         self._failures = 0
         self._lag = Lag()
@@ -157,40 +167,41 @@ class Consumer:
 
         def register(handler: H) -> H:
             for kind in kinds:
-                self._check_new(kind)
+                self._take(kind, None, _with_envelope)
                 self._handlers[kind] = handler
             return handler
 
         return register
 
-    def on_batch(self, *kinds: type[Event]) -> Callable[[B], B]:
+    def on_batch(self, *kinds: type[Event], digest: Digest | None = None) -> Callable[[B], B]:
         """Declare the handler of these events, a batch of them at once.
 
         It is called once in a transaction, after the handlers of single events: it can read at once
         what all of them need, and write once what many of them change. If it fails, it gets the
         same events again in ever smaller parts. What it emits is linked to no cause.
+
+        It takes of each event what `digest` returns, else the event with its envelope. A digest is
+        made as soon as the event is read: of thousands of events that wait for their transaction
+        what nobody needs is gone by then, before it has left the processor's caches.
         """
 
         def register(handler: B) -> B:
             for kind in kinds:
-                self._check_new(kind)
-                self._batch_handlers[kind] = handler
+                self._take(kind, handler, digest or _with_envelope)
             return handler
 
         return register
 
-    def _check_new(self, kind: type[Event]) -> None:
-        if self._handles(kind):
+    def _take(self, kind: type[Event], handler: BatchHandler | None, digest: Digest) -> None:
+        if kind in self._takers:
             msg = f"{kind.type()} already has a handler in {self.service}"
             raise ValueError(msg)
-
-    def _handles(self, kind: type[Event]) -> bool:
-        return kind in self._handlers or kind in self._batch_handlers
+        self._takers[kind] = handler, digest
 
     @property
     def topics(self) -> list[str]:
         """The topics of the handled events."""
-        return sorted({kind.topic for kind in (*self._handlers, *self._batch_handlers)})
+        return sorted({kind.topic for kind in self._takers})
 
     def subscribe(
         self, broker: KafkaBroker, session_timeout_seconds: float = SESSION_TIMEOUT_SECONDS
@@ -229,8 +240,9 @@ class Consumer:
         raw = message.raw_message
         records = raw if isinstance(raw, tuple) else (raw,)
         try:
-            await self._gaps.check(cast("Positions", message.consumer), records)
+            processed = await self._gaps.check(cast("Positions", message.consumer), records)
             await self.process(records)
+            processed()
             self._failures = 0
             self._progress_at = monotonic()
         except (DeadLetterLimitError, RecordsDeletedError) as error:
@@ -373,12 +385,17 @@ class Consumer:
 
     def _parse(self, record: ReceivedRecord) -> _Delivery:
         try:
-            envelope, kind = parse_envelope(record)
-            if not self._handles(kind):
-                return _Delivery(record, envelope)
-            return _Delivery(record, envelope, parse_data(record, envelope, kind))
+            attributes, kind = parse_attributes(record)
+            taker = self._takers.get(kind)
+            if taker is None:
+                return _Delivery(record)
+            handler, digest = taker
+            said = digest(parse_data(record, attributes, kind), attributes)
+            return _Delivery(record, (attributes.id, handler, said))
         except PermanentError as error:
             return _Delivery(record, reason=_short(str(error)))
+        except UpwardError as error:
+            return _Delivery(record, reason=_refused(error))
         except Exception as error:
             # Nothing that a record holds may stop those behind it.
             self._log.error("unreadable", exc_info=error, topic=record.topic)
@@ -402,39 +419,38 @@ class Consumer:
 
     async def _apply(
         self, tx: Transaction, deliveries: Sequence[_Delivery], attempts: int
-    ) -> Counter[str]:
-        outcomes = Counter[str]()
-        # One look at the inbox for the whole batch, where each is a request to a server.
+    ) -> dict[str, int]:
+        dead = [delivery for delivery in deliveries if delivery.reason is not None]
+        for delivery in dead:
+            await self._bury(tx, delivery.record, delivery.reason or "", attempts)
         # What can't be applied may be once it was mended: it stays new.
         wanted = [
-            delivery.envelope.id
+            delivery.told
             for delivery in deliveries
-            if delivery.reason is None and delivery.envelope and delivery.event
+            if delivery.told is not None and delivery.reason is None
         ]
-        first_times = iter(await tx.first_times(self.group, wanted))
-        together: _Together = {}
-        for delivery in deliveries:
-            if delivery.reason is not None:
-                await self._bury(tx, delivery.record, delivery.reason, attempts)
-                outcomes["dead_letter"] += 1
-            elif delivery.envelope is None or delivery.event is None:
-                outcomes["skipped"] += 1
-            elif not next(first_times):
-                outcomes["duplicate"] += 1
-            else:
-                outcomes["applied"] += 1
-                if not self._put_together(delivery.event, delivery.envelope, together):
-                    await self._handle(tx, delivery.event, delivery.envelope)
-        await self._handle_together(tx, together)
-        return outcomes
+        new = await self._handle_new(tx, wanted)
+        outcomes = {
+            "dead_letter": len(dead),
+            "skipped": len(deliveries) - len(dead) - len(wanted),
+            "duplicate": len(wanted) - new,
+            "applied": new,
+        }
+        return {outcome: number for outcome, number in outcomes.items() if number}
 
-    def _put_together(self, event: Event, envelope: Envelope, together: _Together) -> bool:
-        """Put an event to those of its batch handler, if it has one."""
-        handler = self._batch_handlers.get(type(event))
-        if handler is None:
-            return False
-        together.setdefault(handler, []).append((event, envelope))
-        return True
+    async def _handle_new(self, tx: Transaction, told: Sequence[_Told]) -> int:
+        """Hand what the group has not applied yet to its handlers; return how much it was."""
+        # One look at the inbox for the whole batch, where each is a request to a server.
+        first_times = await tx.first_times(self.group, [event_id for event_id, _, _ in told])
+        together: defaultdict[BatchHandler, list[Any]] = defaultdict(list)
+        for _, batch_handler, said in compress(told, first_times):
+            if batch_handler is None:
+                await self._handle(tx, *said)
+            else:
+                together[batch_handler].append(said)
+        for batch_handler, all_said in together.items():
+            await _kept_in(batch_handler(tx, all_said))
+        return sum(first_times)
 
     async def _handle(self, tx: Transaction, event: Event, envelope: Envelope) -> None:
         trace = Trace(
@@ -444,11 +460,6 @@ class Consumer:
         )
         with traced(trace):
             await _kept_in(self._handlers[type(event)](tx, event, envelope))
-
-    @staticmethod
-    async def _handle_together(tx: Transaction, together: _Together) -> None:
-        for handler, events in together.items():
-            await _kept_in(handler(tx, events))
 
     async def _apply_alone(self, delivery: _Delivery) -> None:
         """Apply one delivery; what still fails is a dead letter.
@@ -471,7 +482,7 @@ class Consumer:
                 self._log.error("handler_failed", exc_info=error, topic=delivery.record.topic)
                 reason, final = "unexpected StaleWriteError", True
             except UpwardError as error:
-                reason, final = _short(f"{error.code}: {error.detail}"), True
+                reason, final = _refused(error), True
             except Exception as error:
                 # Most likely a defect of ours, perhaps a passing one: try again, then keep the
                 # record for after the repair. Its text may quote data, so only its type is kept.
@@ -507,20 +518,15 @@ class Consumer:
         delivery = self._parse(letter.raw())
         if delivery.reason is not None:
             raise PermanentError(delivery.reason)
-        envelope, event = delivery.envelope, delivery.event
-        if envelope is None or event is None:
+        if delivery.told is None:
             raise PermanentError("nothing here handles this event")
         try:
             # Applied already, though not by this delivery: there is nothing left to do.
-            if (await tx.first_times(self.group, [envelope.id]))[0]:
-                together: _Together = {}
-                if not self._put_together(event, envelope, together):
-                    await self._handle(tx, event, envelope)
-                await self._handle_together(tx, together)
+            await self._handle_new(tx, [delivery.told])
         except (UnavailableError, StaleWriteError):
             raise
         except UpwardError as error:
-            raise PermanentError(_short(f"{error.code}: {error.detail}")) from error
+            raise PermanentError(_refused(error)) from error
         except Exception as error:
             self._log.error("handler_failed", exc_info=error, topic=letter.topic)
             raise PermanentError(f"unexpected {type(error).__name__}") from error

@@ -1,7 +1,8 @@
 """Noticing records that were deleted before their group had read them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -34,23 +35,25 @@ class GapGuard:
 
     def forget(self) -> None:
         """Start anew from the committed offsets: partitions were assigned."""
-        self._next.clear()
+        self._next = {}
 
-    async def check(self, positions: Positions, batch: Sequence[Record]) -> None:
+    async def check(self, positions: Positions, batch: Sequence[Record]) -> Callable[[], None]:
         """Raise RecordsDeletedError where records were deleted that the group has not read.
 
-        Other jumps are none of ours: offsets that a transaction's marks take are no records. Raises
-        KafkaError, too.
+        Returns what is to be called once the batch is processed: until then it may have to come
+        again. Other jumps are none of ours: offsets that a transaction's marks take are no records.
+        Raises KafkaError, too.
         """
         if not self._next:
             await self._look(positions)
-        last: dict[tuple[str, int], int] = {}
-        for record in batch:
-            place = record.topic, record.partition
-            if place not in last:
-                await self._compare(positions, TopicPartition(*place), record.offset)
-            last[place] = record.offset
-        self._next |= {place: offset + 1 for place, offset in last.items()}
+        reached: dict[tuple[str, int], int] = {}
+        for first, last in _rows(batch):
+            await self._compare(
+                positions, TopicPartition(first.topic, first.partition), first.offset
+            )
+            reached[last.topic, last.partition] = last.offset + 1
+        # Of what is known now: after another assignment it is nobody's.
+        return partial(self._next.update, reached)
 
     async def _look(self, positions: Positions) -> None:
         # All of them before the first commit, which takes the positions of all, those that the
@@ -74,6 +77,17 @@ class GapGuard:
         start = (await positions.beginning_offsets([partition]))[partition]
         if start > wanted:
             raise _deleted(partition, wanted, start)
+
+
+def _rows(batch: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
+    """Yield the first and the last record of each row of records from one partition."""
+    first = last = batch[0]
+    for record in batch:
+        if record.partition != first.partition or record.topic != first.topic:
+            yield first, last
+            first = record
+        last = record
+    yield first, last
 
 
 def _deleted(partition: TopicPartition, wanted: int, start: int) -> RecordsDeletedError:

@@ -121,7 +121,8 @@ class BufferedTransaction:
     def __init__(self, origin: Origin, reads: SnapshotReads) -> None:
         self._origin = origin
         self._reads = reads
-        self._loaded: dict[tuple[type[Document], str], object] = {}
+        self._loaded: defaultdict[type[Document], dict[str, object]] = defaultdict(dict)
+        self._written: set[type[Document]] = set()
         self.commit = Commit()
 
     async def get(self, kind: type[D], document_id: str) -> D | None:
@@ -129,7 +130,7 @@ class BufferedTransaction:
         await self._settle(kind)
         if key in self.commit.deletes:
             return None
-        known = self.commit.puts.get(key) or self._loaded.get(key, _UNREAD)
+        known = self.commit.puts.get(key) or self._loaded[kind].get(document_id, _UNREAD)
         if known is _UNREAD:
             return await self._reads.get(kind, document_id)
         return cast("D | None", known)
@@ -157,13 +158,11 @@ class BufferedTransaction:
         wanted = tuple(dict.fromkeys(document_ids))
         if not wanted:
             return {}
-        loaded = self._loaded
-        for document_id in wanted:
-            loaded[kind, document_id] = None
-        found: dict[str, D] = {}
-        for document in await self._reads.get_many(kind, wanted):
-            loaded[kind, document.id] = found[document.id] = document
-        if self.commit:
+        found = {document.id: document for document in await self._reads.get_many(kind, wanted)}
+        loaded = self._loaded[kind]
+        loaded.update(dict.fromkeys(wanted))
+        loaded.update(found)
+        if kind in self._written:
             for document_id in wanted:
                 own = await self.get(kind, document_id)
                 if own is not None:
@@ -233,6 +232,7 @@ class BufferedTransaction:
         if isinstance(document, Counters):
             _check_names(document)
             document = document.changed(counts=without_zeros(document.counts))
+        self._written.add(key[0])
         base = self.commit.bases.setdefault(key, document.version)
         self.commit.adds.pop(key, None)
         self.commit.deletes.pop(key, None)
@@ -243,6 +243,7 @@ class BufferedTransaction:
 
     def delete(self, document: Document) -> None:
         key = (type(document), document.id)
+        self._written.add(key[0])
         base = self.commit.bases.setdefault(key, document.version)
         self.commit.adds.pop(key, None)
         self.commit.puts.pop(key, None)

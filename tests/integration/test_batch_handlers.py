@@ -8,10 +8,11 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.errors import RuleViolationError, StoreUnavailableError
-from shared.events.envelope import Envelope
+from shared.events.envelope import Attributes, Envelope
 from shared.events.participants import Paused, Resumed
 from shared.messaging.consumer import Consumer
 from shared.messaging.dead_letters import DeadLetter, RawRecord
+from shared.messaging.parsing import PermanentError
 from shared.store.port import Document, Transaction
 from shared.store.sqlite import SqliteStore
 from tests.support.golden import golden_envelope, golden_event
@@ -143,6 +144,51 @@ async def test_a_dead_letter_of_a_batch_handler_is_applied_when_it_is_retried(
     await store.transact(mended.retry, letter)
 
     assert await calls(store, "paused") == [(REFUSED,)]
+
+
+async def test_a_batch_handler_takes_the_digests_of_its_events_in_their_order(
+    store: SqliteStore,
+) -> None:
+    consumer = Consumer("tally", store, SystemClock())
+
+    def who(event: Paused | Resumed, attributes: Attributes) -> str:
+        if event.participant_id == REFUSED:
+            raise RuleViolationError("Not this one.")
+        return f"{event.participant_id} {attributes.id}"
+
+    @consumer.on_batch(Paused, Resumed, digest=who)
+    async def note(tx: Transaction, said: Sequence[str]) -> None:
+        seen = await tx.get(Seen, "all") or Seen(id="all")
+        tx.put(seen.changed(calls=(*seen.calls, tuple(said))))
+
+    batch = [told(Paused, "a"), told(Paused, REFUSED), told(Resumed, "c"), told(Paused, "a")]
+    await consumer.process(batch)
+
+    assert await calls(store, "all") == [("a paused-a", "c resumed-c")]
+    (letter,) = await store.find(DeadLetter)
+    assert letter.reason.endswith("Not this one.")
+    with pytest.raises(PermanentError, match=r"Not this one\.$"):
+        await store.transact(consumer.retry, letter)
+
+
+async def test_an_event_whose_digest_was_refused_is_applied_once_it_is_mended(
+    store: SqliteStore,
+) -> None:
+    def refuse(*_: object) -> str:
+        raise RuleViolationError("Not this one.")
+
+    strict, mended = (Consumer("tally", store, SystemClock()) for _ in range(2))
+
+    async def note(tx: Transaction, said: Sequence[str]) -> None:
+        tx.put(Seen(id="all", calls=(tuple(said),)))
+
+    strict.on_batch(Paused, digest=refuse)(note)
+    mended.on_batch(Paused, digest=lambda event, _: event.participant_id)(note)
+    await strict.process([told(Paused, "a")])
+    (letter,) = await store.find(DeadLetter)
+    await store.transact(mended.retry, letter)
+
+    assert await calls(store, "all") == [("a",)]
 
 
 def test_an_event_has_one_handler_of_either_sort(consumer: Consumer) -> None:

@@ -143,7 +143,8 @@ class _Recorder:
         self.kinds |= {kind.type() for kind in kinds}
         return lambda handler: handler
 
-    on_batch = on
+    def on_batch(self, *kinds: type[Event], digest: object = None) -> Callable[[H], H]:
+        return self.on(*kinds)
 
 
 def handled() -> dict[str, frozenset[str]]:

@@ -8,12 +8,13 @@ from itertools import accumulate, combinations, permutations
 import pytest
 
 from services.reporting.domain import (
+    Held,
     PairFact,
     ParticipantFact,
     PersonFact,
     ProgramFact,
+    Response,
     RosterFact,
-    add_response,
     add_round,
     seconds,
 )
@@ -42,7 +43,9 @@ def pair_after(said: Iterable[Said]) -> PairFact:
 
 
 def learned(fact: PairFact, each: Said) -> PairFact:
-    assert isinstance(each.event, PairState | PairEvent | SessionHeld)
+    if isinstance(each.event, SessionHeld):
+        return fact.after(Held.of(each.event), each.version)
+    assert isinstance(each.event, PairState | PairEvent)
     return fact.after(each.event, each.version)
 
 
@@ -56,7 +59,9 @@ def participant_after(said: Iterable[Said]) -> ParticipantFact:
 
 def of_response(event: FeedbackSubmitted) -> Contribution:
     found = Contribution()
-    add_response(found, event)
+    response = Response.of(event)
+    if response is not None:
+        response.add_to(found)
     return found
 
 

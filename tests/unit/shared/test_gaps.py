@@ -56,15 +56,40 @@ async def test_offsets_that_hold_no_record_are_no_loss() -> None:
 
 async def test_a_redelivered_batch_is_taken_again() -> None:
     guard, positions = GapGuard(), Positions(committed=3, beginning=0)
-    await guard.check(positions, _batch(3, 4))
-    await guard.check(positions, _batch(3, 4))
+    (await guard.check(positions, _batch(3, 4)))()
+    (await guard.check(positions, _batch(3, 4)))()
 
 
 async def test_a_consumer_that_retention_overtakes_while_it_reads_stops_too() -> None:
     guard = GapGuard()
-    await guard.check(Positions(committed=3, beginning=0), _batch(3, 4))
+    (await guard.check(Positions(committed=3, beginning=0), _batch(3, 4)))()
     with pytest.raises(RecordsDeletedError, match=r"^5 records"):
         await guard.check(Positions(committed=5, beginning=10), _batch(10))
+
+
+async def test_records_deleted_before_a_batch_came_again_are_missed() -> None:
+    guard = GapGuard()
+    await guard.check(Positions(committed=3, beginning=0), _batch(3, 4, 5, 6))  # and not processed
+    with pytest.raises(RecordsDeletedError, match=r"^2 records of t/0 .* offset 5 and replay"):
+        await guard.check(Positions(committed=3, beginning=5), _batch(5, 6))
+
+
+async def test_a_batch_of_the_last_assignment_tells_nothing_of_the_next() -> None:
+    guard, positions = GapGuard(), Positions(committed=3, beginning=0)
+    processed = await guard.check(positions, _batch(3, 4))
+    guard.forget()
+    processed()
+    with pytest.raises(RecordsDeletedError, match=r"^2 records"):
+        await guard.check(Positions(committed=5, beginning=7), _batch(7))
+
+
+async def test_the_last_record_of_each_partition_counts() -> None:
+    guard, positions = GapGuard(), Positions(committed=3, beginning=0)
+    (await guard.check(positions, _batch(3, 4) + _batch(3, 4, 5, place=OTHER)))()
+    later = Positions(committed=3, beginning=6)
+    with pytest.raises(RecordsDeletedError, match=r"^1 records of t/0"):
+        await guard.check(later, _batch(6))
+    await guard.check(later, _batch(6, place=OTHER))
 
 
 async def test_a_gap_is_found_before_the_batch_of_another_partition_is_committed() -> None:
@@ -77,7 +102,7 @@ async def test_a_gap_is_found_before_the_batch_of_another_partition_is_committed
 async def test_the_brokers_are_asked_once_for_each_partition_of_an_assignment() -> None:
     guard, positions = GapGuard(), Positions(committed=3, beginning=0)
     for offset in (3, 4, 5):
-        await guard.check(positions, _batch(offset))
+        (await guard.check(positions, _batch(offset)))()
     assert positions.asked == 2
     guard.forget()
     await guard.check(positions, _batch(6))

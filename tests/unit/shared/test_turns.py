@@ -4,12 +4,16 @@ import asyncio
 
 import pytest
 
+from shared import turns as turns_module
 from shared.turns import in_turns
 
 
-@pytest.mark.parametrize(("items", "turns"), [(0, 0), (9, 0), (10, 1), (35, 3)])
-async def test_others_have_their_turn_after_each_full_part(items: int, turns: int) -> None:
-    had = 0
+@pytest.mark.parametrize(("milliseconds", "turns"), [(0.0, 0), (0.3, 2), (1.0, 10), (5.0, 10)])
+async def test_others_have_their_turn_after_a_millisecond_and_the_part_that_it_ends_in(
+    milliseconds: float, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had, now = 0, 0.0
+    monkeypatch.setattr(turns_module, "monotonic", lambda: now)
 
     async def other() -> None:
         nonlocal had
@@ -19,8 +23,8 @@ async def test_others_have_their_turn_after_each_full_part(items: int, turns: in
 
     task = asyncio.create_task(other())
     await asyncio.sleep(0)
-    async for _ in in_turns(range(items), 10):
-        pass
+    async for _ in in_turns(range(100), 10):
+        now += milliseconds / 1000
     task.cancel()
 
     assert had == turns
