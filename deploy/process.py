@@ -13,4 +13,4 @@ def tune_interpreter() -> None:
     # them in a cycle: looking for cycles among those of a batch at work takes a tenth of its time,
     # in pauses of 40 ms. What was imported never goes.
     gc.freeze()
-    gc.set_threshold(300_000, 10, 10)
+    gc.set_threshold(400_000, 10, 10)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -106,22 +106,12 @@ class Attributes(NamedTuple):
     long as to read those.
     """
 
-    common: Mapping[str, Any]  # all fields; those below stand in for what is not in common
+    common: Mapping[str, Any]  # all fields of an envelope, of which those below are of another
     id: str
     subject: str
     time: datetime
     aggregateversion: int
     links: tuple[tuple[str, str], ...]
-
-    @property
-    def type(self) -> str:
-        """The event's type."""
-        return cast("str", self.common["type"])
-
-    @property
-    def program(self) -> str:
-        """The event's program."""
-        return cast("str", self.common["program"])
 
     def envelope(self) -> Envelope:
         """Return the whole envelope."""

@@ -34,12 +34,13 @@ def parse_attributes(record: ReceivedRecord) -> tuple[Attributes, type[Event]]:
         raise PermanentError(f"envelope: {_rules(error)}") from error
     except ValueError as error:
         raise PermanentError(f"envelope: {error}") from error
-    kind = EVENTS_BY_TYPE.get(attributes.type)
+    event_type = attributes.common["type"]
+    kind = EVENTS_BY_TYPE.get(event_type)
     if kind is None:
-        raise PermanentError(f"unknown type {attributes.type}")
+        raise PermanentError(f"unknown type {event_type}")
     # A mirrored topic carries its region in front of the name.
     if not (record.topic == kind.topic or record.topic.endswith(f".{kind.topic}")):
-        raise PermanentError(f"{attributes.type} does not belong on {record.topic}")
+        raise PermanentError(f"{event_type} does not belong on {record.topic}")
     return attributes, kind
 
 
@@ -57,7 +58,7 @@ def parse_data(record: ReceivedRecord, attributes: Attributes, kind: type[Event]
         raise PermanentError(f"data: {_rules(error)}") from error
     if (
         getattr(event, kind.subject_field) != attributes.subject
-        or event.program_id != attributes.program
+        or event.program_id != attributes.common["program"]
     ):
         raise PermanentError("envelope and data name different subjects or programs")
     return event
