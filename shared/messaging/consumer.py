@@ -420,19 +420,19 @@ class Consumer:
     async def _apply(
         self, tx: Transaction, deliveries: Sequence[_Delivery], attempts: int
     ) -> dict[str, int]:
-        dead = [delivery for delivery in deliveries if delivery.reason is not None]
-        for delivery in dead:
-            await self._bury(tx, delivery.record, delivery.reason or "", attempts)
-        # What can't be applied may be once it was mended: it stays new.
-        wanted = [
-            delivery.told
-            for delivery in deliveries
-            if delivery.told is not None and delivery.reason is None
-        ]
+        dead = 0
+        wanted: list[_Told] = []
+        for delivery in deliveries:
+            if delivery.reason is not None:
+                # It may be applied once it was mended: it stays new.
+                await self._bury(tx, delivery.record, delivery.reason, attempts)
+                dead += 1
+            elif delivery.told is not None:
+                wanted.append(delivery.told)
         new = await self._handle_new(tx, wanted)
         outcomes = {
-            "dead_letter": len(dead),
-            "skipped": len(deliveries) - len(dead) - len(wanted),
+            "dead_letter": dead,
+            "skipped": len(deliveries) - dead - len(wanted),
             "duplicate": len(wanted) - new,
             "applied": new,
         }

@@ -26,7 +26,9 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
     try:
         for group, event_ids in commit.inbox.items():
             connection.execute(
-                "INSERT INTO inbox SELECT ?, value FROM json_each(?)", (group, as_list(event_ids))
+                # Ids begin with their time: in their order they go to the end of the table.
+                "INSERT INTO inbox SELECT ?, value FROM json_each(?)",
+                (group, as_list(sorted(event_ids))),
             )
     except sqlite3.IntegrityError as error:
         raise StaleWriteError("another delivery of the same event was applied meanwhile") from error
@@ -75,19 +77,14 @@ def _write_kind(connection: sqlite3.Connection, commit: Commit, kind: type[Docum
     deletes: list[Row] = [
         (key[1], version) for key, version in commit.deletes.items() if key[0] is kind
     ]
-    puts = [
-        (document, commit.bases[key]) for key, document in commit.puts.items() if key[0] is kind
-    ]
-    updates: list[Row] = [
-        (document.version, commit.bodies[kind, document.id], document.id, base)
-        for document, base in puts
-        if base
-    ]
-    inserts: list[Row] = [
-        (document.id, document.version, commit.bodies[kind, document.id])
-        for document, base in puts
-        if not base
-    ]
+    updates: list[Row] = []
+    inserts: list[Row] = []
+    for key, document in commit.puts.items():
+        if key[0] is kind:
+            if base := commit.bases[key]:
+                updates.append((document.version, commit.bodies[key], key[1], base))
+            else:
+                inserts.append((key[1], document.version, commit.bodies[key]))
     try:
         # In this order a unique value is free before another document takes it.
         for statement, rows in (
@@ -103,9 +100,14 @@ def _write_kind(connection: sqlite3.Connection, commit: Commit, kind: type[Docum
     for name in many_fields(kind):
         items = items_table(kind, name)
         old = [(document_id,) for document_id, _ in deletes]
-        old += [(document.id,) for document, base in puts if base]
+        old += [(document_id,) for _, _, document_id, _ in updates]
         connection.executemany(f"DELETE FROM {items} WHERE id = ?", old)  # noqa: S608
         connection.executemany(
             f"INSERT OR IGNORE INTO {items} VALUES (?, ?)",  # noqa: S608
-            [(item, document.id) for document, _ in puts for item in getattr(document, name)],
+            [
+                (item, document_id)
+                for (put_kind, document_id), document in commit.puts.items()
+                if put_kind is kind
+                for item in getattr(document, name)
+            ],
         )

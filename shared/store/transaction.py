@@ -317,6 +317,11 @@ class BufferedTransaction:
             return []
         seen = await self._reads.seen(group, event_ids)
         inbox = self.commit.inbox[group]
+        if not seen and not inbox:
+            once = dict.fromkeys(event_ids)
+            if len(once) == len(event_ids):
+                inbox.update(once)
+                return [True] * len(once)
         found: list[bool] = []
         for event_id in event_ids:
             new = event_id not in seen and event_id not in inbox
