@@ -90,6 +90,7 @@ async def project(tx: Transaction, said: Sequence[OfFact | Response | Round | No
                 each.add_to(changes[each.program_id])
             elif each is not None:
                 event, envelope = each
+                assert isinstance(event, RoundCompleted)
                 add_round(changes[event.program_id], event, envelope.time)
     for kind, of_kind in told.items():
         await _follow(tx, kind, of_kind, changes)

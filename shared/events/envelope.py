@@ -106,7 +106,7 @@ class Attributes(NamedTuple):
     long as to read those.
     """
 
-    common: Mapping[str, Any]  # all fields of an envelope, of which those below are of another
+    common: Mapping[str, Any]  # all fields of an envelope; the others here replace them
     id: str
     subject: str
     time: datetime

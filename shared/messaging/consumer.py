@@ -50,7 +50,8 @@ by one event."""
 BatchHandler = Callable[[Transaction, Sequence[Any]], Awaitable[None]]
 """Takes, in their order, the digests of all events of a batch that it is declared for."""
 Digest = Callable[[Any, Attributes], Any]
-"""Takes out of an event what its handler needs. Pure; raises UpwardError for what it refuses."""
+"""Takes out of an event what its handler needs. Pure: it is not tried again. Raises UpwardError for
+what it refuses."""
 
 SESSION_TIMEOUT_SECONDS = 15.0
 """How long a replica may be silent. Where one dies and is started again at once, its whole group
@@ -181,8 +182,8 @@ class Consumer:
         same events again in ever smaller parts. What it emits is linked to no cause.
 
         It takes of each event what `digest` returns, else the event with its envelope. A digest is
-        made as soon as the event is read: of thousands of events that wait for their transaction
-        what nobody needs is gone by then, before it has left the processor's caches.
+        made as soon as the event is read, so that thousands of events that wait for their
+        transaction need not be kept for a few of their fields.
         """
 
         def register(handler: B) -> B:
@@ -443,11 +444,12 @@ class Consumer:
         # One look at the inbox for the whole batch, where each is a request to a server.
         first_times = await tx.first_times(self.group, [event_id for event_id, _, _ in told])
         together: defaultdict[BatchHandler, list[Any]] = defaultdict(list)
-        for _, batch_handler, said in compress(told, first_times):
-            if batch_handler is None:
-                await self._handle(tx, *said)
-            else:
-                together[batch_handler].append(said)
+        async for part in in_turns(compress(told, first_times)):
+            for _, batch_handler, said in part:
+                if batch_handler is None:
+                    await self._handle(tx, *said)
+                else:
+                    together[batch_handler].append(said)
         for batch_handler, all_said in together.items():
             await _kept_in(batch_handler(tx, all_said))
         return sum(first_times)

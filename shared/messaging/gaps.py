@@ -10,6 +10,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 Record = ConsumerRecord[bytes | None, bytes | None]
 
 
+_Next = dict[tuple[str, int], int | None]
+"""What a group reads next of each partition; None where it has not begun."""
+
+
 class RecordsDeletedError(Exception):
     """Retention took records that the group had not read; the message says which and what to do."""
 
@@ -31,7 +35,7 @@ class GapGuard:
     """
 
     def __init__(self) -> None:
-        self._next: dict[tuple[str, int], int | None] = {}
+        self._next: _Next = {}
 
     def forget(self) -> None:
         """Start anew from the committed offsets: partitions were assigned."""
@@ -44,18 +48,20 @@ class GapGuard:
         again. Other jumps are none of ours: offsets that a transaction's marks take are no records.
         Raises KafkaError, too.
         """
-        if not self._next:
-            await self._look(positions)
-        reached: dict[tuple[str, int], int] = {}
+        # Of this assignment, whatever is waited for: what is learned for it is nobody's after it.
+        known = self._next
+        if not known:
+            await self._look(positions, known)
+        reached: _Next = {}
         for first, last in _rows(batch):
-            await self._compare(
-                positions, TopicPartition(first.topic, first.partition), first.offset
-            )
-            reached[last.topic, last.partition] = last.offset + 1
-        # Of what is known now: after another assignment it is nobody's.
-        return partial(self._next.update, reached)
+            place = first.topic, first.partition
+            if place not in reached:
+                await self._compare(positions, known, first)
+            reached[place] = last.offset + 1
+        return partial(known.update, reached)
 
-    async def _look(self, positions: Positions) -> None:
+    @staticmethod
+    async def _look(positions: Positions, known: _Next) -> None:
         # All of them before the first commit, which takes the positions of all, those that the
         # client has moved on included.
         partitions = sorted(positions.assignment())
@@ -65,18 +71,25 @@ class GapGuard:
             # Without a committed offset the group is new, and begins with what there is.
             if wanted is not None and starts[partition] > wanted:
                 raise _deleted(partition, wanted, starts[partition])
-        self._next = {
-            (partition.topic, partition.partition): wanted
-            for partition, wanted in zip(partitions, committed, strict=True)
-        }
+        known.update(
+            {
+                (partition.topic, partition.partition): wanted
+                for partition, wanted in zip(partitions, committed, strict=True)
+            }
+        )
 
-    async def _compare(self, positions: Positions, partition: TopicPartition, offset: int) -> None:
-        wanted = self._next.get((partition.topic, partition.partition))
-        if wanted is None or offset <= wanted:
-            return
-        start = (await positions.beginning_offsets([partition]))[partition]
-        if start > wanted:
-            raise _deleted(partition, wanted, start)
+    @staticmethod
+    async def _compare(positions: Positions, known: _Next, first: Record) -> None:
+        place = first.topic, first.partition
+        wanted = known.get(place)
+        if wanted is None:
+            # Here the group begins, though this batch may have to come again.
+            known[place] = first.offset
+        elif first.offset > wanted:
+            partition = TopicPartition(*place)
+            start = (await positions.beginning_offsets([partition]))[partition]
+            if start > wanted:
+                raise _deleted(partition, wanted, start)
 
 
 def _rows(batch: Sequence[Record]) -> Iterator[tuple[Record, Record]]:

@@ -175,9 +175,9 @@ class SqliteStore:
     so no lock is held while a handler runs.
     """
 
-    # What many events change is read and written once; nobody else wants it meanwhile. Half as many
-    # take a twelfth more of a backlog's time and 25 MB less; half as many again no less time, and
-    # others wait 60 ms instead of 30 for their turn while so many come from the bus.
+    # What many events change is read and written once. Half as many take up to a tenth more of a
+    # reporting backlog's time and 25 MB less; half as many again no less time. While so many come
+    # from the bus others wait 60 ms for their turn, and 30 for half as many.
     events_at_once = 8000
 
     def __init__(self, path: Path, *, service: str, region: str, clock: Clock) -> None:

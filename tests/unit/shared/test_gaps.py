@@ -74,6 +74,42 @@ async def test_records_deleted_before_a_batch_came_again_are_missed() -> None:
         await guard.check(Positions(committed=3, beginning=5), _batch(5, 6))
 
 
+async def test_records_deleted_before_the_first_batch_of_a_group_came_again_are_missed() -> None:
+    guard = GapGuard()
+    await guard.check(Positions(committed=None, beginning=3), _batch(3, 4))  # and not processed
+    with pytest.raises(RecordsDeletedError, match=r"^7 records of t/0 .* offset 10"):
+        await guard.check(Positions(committed=None, beginning=10), _batch(10))
+
+
+async def test_a_partition_that_comes_in_two_rows_is_compared_once() -> None:
+    guard = GapGuard()
+    (await guard.check(Positions(committed=3, beginning=3), _batch(3)))()
+    rows = _batch(4, 5) + _batch(3, place=OTHER) + _batch(6, 7)
+    (await guard.check(Positions(committed=4, beginning=5), rows))()
+    with pytest.raises(RecordsDeletedError, match=r"^2 records of t/0"):
+        await guard.check(Positions(committed=8, beginning=10), _batch(10))
+
+
+@pytest.mark.parametrize("looks", [1, 2], ids=["while it looks", "while it compares"])
+async def test_an_assignment_during_a_check_begins_anew(looks: int) -> None:
+    guard = GapGuard()
+
+    class Moving(Positions):
+        async def beginning_offsets(
+            self, partitions: Sequence[TopicPartition]
+        ) -> dict[TopicPartition, int]:
+            nonlocal looks
+            looks -= 1
+            if looks == 0:
+                guard.forget()
+            return await super().beginning_offsets(partitions)
+
+    (await guard.check(Moving(committed=3, beginning=0), _batch(5)))()
+    later = Positions(committed=3, beginning=0)
+    await guard.check(later, _batch(6))
+    assert later.asked == 2
+
+
 async def test_a_batch_of_the_last_assignment_tells_nothing_of_the_next() -> None:
     guard, positions = GapGuard(), Positions(committed=3, beginning=0)
     processed = await guard.check(positions, _batch(3, 4))
