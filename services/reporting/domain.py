@@ -53,13 +53,11 @@ from shared.events.participants import (
 )
 from shared.events.programs import ProgramPublished
 from shared.events.sessions import SessionHeld
-from shared.frozen import of_checked
 from shared.ids import derived_id
 from shared.store.port import Document
 
 ROLES: tuple[Role, ...] = ("mentor", "mentee")
 
-_TAKES_PART = (Enrolled, Withdrawn, Departed)
 _ANSWERED_ORIGINS: frozenset[Origin] = frozenset({"round", "rotation"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
@@ -249,7 +247,7 @@ class ParticipantFact(Fact):
         learned: dict[str, object] = {}
         if isinstance(event, ParticipantState) and version > self.role_version:
             learned |= {"role": event.role, "role_version": version}
-        if isinstance(event, _TAKES_PART) and version > self.takes_part_version:
+        if isinstance(event, Enrolled | Withdrawn | Departed) and version > self.takes_part_version:
             takes_part = isinstance(event, Enrolled)
             learned |= {"takes_part": takes_part, "takes_part_version": version}
         return self.changed(**learned) if learned else self
@@ -280,15 +278,14 @@ class Terms(BaseModel):
     def of(cls, event: PairState, version: int) -> Self:
         """Return the terms; of a circle, the first mentee stands for all."""
         first = event.mentees[0]
-        fields = {
-            "said_in": version,
-            "origin": event.origin,
-            "mentor_id": event.mentor.participant_id,
-            "mentee_id": first.participant_id,
-            "region": first.region or "unknown",
-            "department": first.department or "unknown",
-        }
-        return of_checked(cls, fields)
+        return cls(
+            said_in=version,
+            origin=event.origin,
+            mentor_id=event.mentor.participant_id,
+            mentee_id=first.participant_id,
+            region=first.region or "unknown",
+            department=first.department or "unknown",
+        )
 
     def cells(self, month: str) -> Cells:
         """Return the cells that a pair counts in, for something that happened in `month`."""
@@ -375,8 +372,8 @@ class PairFact(Fact):
                 learned["rotated"] = isinstance(event, PairRotated)
             case PairPaused() | PairResumed():
                 pauses = isinstance(event, PairPaused)
-                turn = {"said_in": version, "at": seconds(event.at), "pauses": pauses}
-                turns = {each.said_in: each for each in (*self.turns, of_checked(Turn, turn))}
+                turn = Turn(said_in=version, at=seconds(event.at), pauses=pauses)
+                turns = {each.said_in: each for each in (*self.turns, turn)}
                 learned["turns"] = tuple(turns[said_in] for said_in in sorted(turns))
         return self.changed(**learned) if learned else self
 

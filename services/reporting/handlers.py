@@ -17,7 +17,7 @@ from services.reporting.domain import (
 )
 from services.reporting.kpis.bucket import Contribution
 from services.reporting.repository import StoredBucket, bucket_id
-from shared.events.envelope import Attributes, Envelope, Event
+from shared.events.envelope import Envelope, Event
 from shared.events.feedback import FeedbackSubmitted
 from shared.events.pairs import RoundCompleted
 from shared.events.programs import ProgramPublished
@@ -44,18 +44,18 @@ class OfFact(NamedTuple):
 Round = tuple[RoundCompleted, Envelope]
 
 
-def of_fact(event: Event, attributes: Attributes) -> OfFact:
+def of_fact(event: Event, envelope: Envelope) -> OfFact:
     """Return what an event says of a fact."""
     kind = FACT_OF[type(event)]
-    return OfFact(kind, kind.id_of(event), (event, attributes.aggregateversion))
+    return OfFact(kind, kind.id_of(event), (event, envelope.aggregateversion))
 
 
-def of_session(event: SessionHeld, attributes: Attributes) -> OfFact:
+def of_session(event: SessionHeld, envelope: Envelope) -> OfFact:
     """Return what a session says of its pair."""
-    return OfFact(PairFact, event.pair_id, (Held.of(event), attributes.aggregateversion))
+    return OfFact(PairFact, event.pair_id, (Held.of(event), envelope.aggregateversion))
 
 
-def of_response(event: FeedbackSubmitted, _: Attributes) -> Response | None:
+def of_response(event: FeedbackSubmitted, _: Envelope) -> Response | None:
     """Return what a response says of satisfaction, if anything.
 
     Raises InvalidInputError for a score that its scale does not have.

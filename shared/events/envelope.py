@@ -92,46 +92,11 @@ class Envelope(BaseModel):
     @classmethod
     def from_headers(cls, headers: Sequence[tuple[str, bytes | None]]) -> "Envelope":
         """Read the binary mode. Raises ValueError (pydantic's too) for anything else."""
-        return read(headers).envelope()
+        return _read_plain(headers) or cls.model_validate(_attributes(headers))
 
     def to_cloudevent(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return CloudEvents' JSON mode: the attributes and the data in one object."""
         return self.model_dump(mode="json", exclude_none=True) | {"data": dict(data)}
-
-
-class Attributes(NamedTuple):
-    """An envelope as a consumer reads it: checked, and not yet put together.
-
-    Of most events nobody wants more than their ids and versions, and to make the model takes as
-    long as to read those.
-    """
-
-    common: Mapping[str, Any]  # all fields of an envelope; the others here replace them
-    id: str
-    subject: str
-    time: datetime
-    aggregateversion: int
-    links: tuple[tuple[str, str], ...]
-
-    def envelope(self) -> Envelope:
-        """Return the whole envelope."""
-        fields = {
-            **self.common,
-            "id": self.id,
-            "subject": self.subject,
-            "time": self.time,
-            "aggregateversion": self.aggregateversion,
-        }
-        return of_checked(Envelope, fields | dict(self.links))
-
-
-def read(headers: Sequence[tuple[str, bytes | None]]) -> Attributes:
-    """Read CloudEvents' binary mode. Raises ValueError (pydantic's too) for anything else."""
-    plain = _read_plain(headers)
-    if plain is not None:
-        return plain
-    whole = Envelope.model_validate(_attributes(headers))
-    return Attributes(dict(whole), whole.id, whole.subject, whole.time, whole.aggregateversion, ())
 
 
 _ATTRIBUTES = {_PREFIX + name: name for name in Envelope.model_fields} | {
@@ -157,11 +122,11 @@ _MAX_DIGITS = 9
 _ZERO = b"0"[0]
 
 
-def _read_plain(headers: Sequence[tuple[str, bytes | None]]) -> Attributes | None:
+def _read_plain(headers: Sequence[tuple[str, bytes | None]]) -> Envelope | None:
     """Return what pydantic would make of headers as our own producers write them, else None.
 
     Where each attribute stands, and most of what they say, is the same in all records of a
-    producer, and is checked once. The rest takes half of the time, which is much of what a consumer
+    producer, and is checked once. It takes two thirds of the time, which is much of what a consumer
     has to do with an event.
     """
     try:
@@ -181,11 +146,16 @@ def _read_plain(headers: Sequence[tuple[str, bytes | None]]) -> Attributes | Non
             and event_id.isprintable()
         ):
             return None
-        time = datetime.fromisoformat(own_time.decode())
-        links = tuple([(name, values[place].decode()) for name, place in layout.links])
+        fields = common.copy()
+        fields["id"] = event_id
+        fields["subject"] = subject
+        fields["time"] = datetime.fromisoformat(own_time.decode())
+        fields["aggregateversion"] = int(version)
+        for name, place in layout.links:
+            fields[name] = values[place].decode()
     except (TypeError, AttributeError, ValueError):
         return None
-    return Attributes(common, event_id, subject, time, int(version), links)
+    return of_checked(Envelope, fields)
 
 
 class _Layout(NamedTuple):

@@ -28,7 +28,7 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from shared import cancellation, metrics
 from shared.clock import Clock, monotonic
 from shared.errors import StaleWriteError, UnavailableError, UpwardError
-from shared.events.envelope import Attributes, Envelope, Event
+from shared.events.envelope import Envelope, Event
 from shared.events.topics import consumer_group
 from shared.failpoints import failpoint
 from shared.logging import get_logger
@@ -36,7 +36,7 @@ from shared.messaging.breaker import DEFAULT_LIMIT, Breaker, DeadLetterLimit
 from shared.messaging.dead_letters import DeadLetter, ReceivedRecord, bury
 from shared.messaging.gaps import GapGuard, Positions, RecordsDeletedError
 from shared.messaging.lag import Lag, Offsets
-from shared.messaging.parsing import PermanentError, parse_attributes, parse_data
+from shared.messaging.parsing import PermanentError, parse_data, parse_envelope
 from shared.store.port import Store, Transaction
 from shared.tracing import Trace, next_traceparent, traced
 from shared.turns import in_turns
@@ -49,7 +49,7 @@ EventHandler = Callable[[Transaction, Any, Envelope], Awaitable[None]]
 by one event."""
 BatchHandler = Callable[[Transaction, Sequence[Any]], Awaitable[None]]
 """Takes, in their order, the digests of all events of a batch that it is declared for."""
-Digest = Callable[[Any, Attributes], Any]
+Digest = Callable[[Any, Envelope], Any]
 """Takes out of an event what its handler needs. Pure: it is not tried again. Raises UpwardError for
 what it refuses."""
 
@@ -128,8 +128,8 @@ def _refused(error: UpwardError) -> str:
     return _short(f"{error.code}: {error.detail}")
 
 
-def _with_envelope(event: Event, attributes: Attributes) -> tuple[Event, Envelope]:
-    return event, attributes.envelope()
+def _with_envelope(event: Event, envelope: Envelope) -> tuple[Event, Envelope]:
+    return event, envelope
 
 
 class Consumer:
@@ -386,13 +386,13 @@ class Consumer:
 
     def _parse(self, record: ReceivedRecord) -> _Delivery:
         try:
-            attributes, kind = parse_attributes(record)
+            envelope, kind = parse_envelope(record)
             taker = self._takers.get(kind)
             if taker is None:
                 return _Delivery(record)
             handler, digest = taker
-            said = digest(parse_data(record, attributes, kind), attributes)
-            return _Delivery(record, (attributes.id, handler, said))
+            said = digest(parse_data(record, envelope, kind), envelope)
+            return _Delivery(record, (envelope.id, handler, said))
         except PermanentError as error:
             return _Delivery(record, reason=_short(str(error)))
         except UpwardError as error:

@@ -3,7 +3,7 @@
 import orjson
 from pydantic import ValidationError
 
-from shared.events.envelope import Attributes, Envelope, Event, read
+from shared.events.envelope import Envelope, Event
 from shared.events.registry import EVENTS_BY_TYPE
 from shared.events.topics import MAX_EVENT_BYTES
 from shared.messaging.dead_letters import ReceivedRecord
@@ -17,35 +17,34 @@ class PermanentError(Exception):
 
 def parse(record: ReceivedRecord) -> tuple[Envelope, Event]:
     """Return the event of a record. Raises PermanentError with a reason that quotes no content."""
-    attributes, kind = parse_attributes(record)
-    return attributes.envelope(), parse_data(record, attributes, kind)
+    envelope, kind = parse_envelope(record)
+    return envelope, parse_data(record, envelope, kind)
 
 
-def parse_attributes(record: ReceivedRecord) -> tuple[Attributes, type[Event]]:
-    """Return the attributes and the class of the data, which is not read yet. Raises as above."""
+def parse_envelope(record: ReceivedRecord) -> tuple[Envelope, type[Event]]:
+    """Return the envelope and the class of the data, which is not read yet. Raises as above."""
     if record.value is None:
         raise PermanentError("tombstone: the record has no value")
     if len(record.value) > MAX_EVENT_BYTES:
         reason = f"too large: {len(record.value)} bytes, the contract allows {MAX_EVENT_BYTES}"
         raise PermanentError(reason)
     try:
-        attributes = read(record.headers)
+        envelope = Envelope.from_headers(record.headers)
     except ValidationError as error:
         raise PermanentError(f"envelope: {_rules(error)}") from error
     except ValueError as error:
         raise PermanentError(f"envelope: {error}") from error
-    event_type = attributes.common["type"]
-    kind = EVENTS_BY_TYPE.get(event_type)
+    kind = EVENTS_BY_TYPE.get(envelope.type)
     if kind is None:
-        raise PermanentError(f"unknown type {event_type}")
+        raise PermanentError(f"unknown type {envelope.type}")
     # A mirrored topic carries its region in front of the name.
     if not (record.topic == kind.topic or record.topic.endswith(f".{kind.topic}")):
-        raise PermanentError(f"{event_type} does not belong on {record.topic}")
-    return attributes, kind
+        raise PermanentError(f"{envelope.type} does not belong on {record.topic}")
+    return envelope, kind
 
 
-def parse_data(record: ReceivedRecord, attributes: Attributes, kind: type[Event]) -> Event:
-    """Return the data of a record whose attributes were read. Raises as above."""
+def parse_data(record: ReceivedRecord, envelope: Envelope, kind: type[Event]) -> Event:
+    """Return the data of a record whose envelope was read. Raises as above."""
     value = record.value or b""
     # What reads JSON for pydantic takes NaN and Infinity for numbers; JSON has neither.
     if (_N in value or _I in value) and (b"NaN" in value or b"Infinity" in value):
@@ -56,10 +55,7 @@ def parse_data(record: ReceivedRecord, attributes: Attributes, kind: type[Event]
     except ValidationError as error:
         _check_json(value)
         raise PermanentError(f"data: {_rules(error)}") from error
-    if (
-        getattr(event, kind.subject_field) != attributes.subject
-        or event.program_id != attributes.common["program"]
-    ):
+    if event.subject != envelope.subject or event.program_id != envelope.program:
         raise PermanentError("envelope and data name different subjects or programs")
     return event
 

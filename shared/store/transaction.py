@@ -122,7 +122,6 @@ class BufferedTransaction:
         self._origin = origin
         self._reads = reads
         self._loaded: defaultdict[type[Document], dict[str, object]] = defaultdict(dict)
-        self._written: set[type[Document]] = set()
         self.commit = Commit()
 
     async def get(self, kind: type[D], document_id: str) -> D | None:
@@ -162,13 +161,12 @@ class BufferedTransaction:
         loaded = self._loaded[kind]
         loaded.update(dict.fromkeys(wanted))
         loaded.update(found)
-        if kind in self._written:
-            for document_id in wanted:
-                own = await self.get(kind, document_id)
-                if own is not None:
-                    found[document_id] = own
-                else:
-                    found.pop(document_id, None)
+        for document_id in wanted:
+            key = (kind, document_id)
+            if (own := self.commit.puts.get(key)) is not None:
+                found[document_id] = cast("D", own)
+            elif key in self.commit.deletes:
+                found.pop(document_id, None)
         return found
 
     async def find(
@@ -232,7 +230,6 @@ class BufferedTransaction:
         if isinstance(document, Counters):
             _check_names(document)
             document = document.changed(counts=without_zeros(document.counts))
-        self._written.add(key[0])
         base = self.commit.bases.setdefault(key, document.version)
         self.commit.adds.pop(key, None)
         self.commit.deletes.pop(key, None)
@@ -243,7 +240,6 @@ class BufferedTransaction:
 
     def delete(self, document: Document) -> None:
         key = (type(document), document.id)
-        self._written.add(key[0])
         base = self.commit.bases.setdefault(key, document.version)
         self.commit.adds.pop(key, None)
         self.commit.puts.pop(key, None)
@@ -317,11 +313,6 @@ class BufferedTransaction:
             return []
         seen = await self._reads.seen(group, event_ids)
         inbox = self.commit.inbox[group]
-        if not seen and not inbox:
-            once = dict.fromkeys(event_ids)
-            if len(once) == len(event_ids):
-                inbox.update(once)
-                return [True] * len(once)
         found: list[bool] = []
         for event_id in event_ids:
             new = event_id not in seen and event_id not in inbox

@@ -8,7 +8,7 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.errors import RuleViolationError, StoreUnavailableError
-from shared.events.envelope import Attributes, Envelope
+from shared.events.envelope import Envelope
 from shared.events.participants import Paused, Resumed
 from shared.messaging.consumer import Consumer
 from shared.messaging.dead_letters import DeadLetter, RawRecord
@@ -151,10 +151,10 @@ async def test_a_batch_handler_takes_the_digests_of_its_events_in_their_order(
 ) -> None:
     consumer = Consumer("tally", store, SystemClock())
 
-    def who(event: Paused | Resumed, attributes: Attributes) -> str:
+    def who(event: Paused | Resumed, envelope: Envelope) -> str:
         if event.participant_id == REFUSED:
             raise RuleViolationError("Not this one.")
-        return f"{event.participant_id} {attributes.id}"
+        return f"{event.participant_id} {envelope.id}"
 
     @consumer.on_batch(Paused, Resumed, digest=who)
     async def note(tx: Transaction, said: Sequence[str]) -> None:

@@ -67,14 +67,14 @@ async def test_a_consumer_that_retention_overtakes_while_it_reads_stops_too() ->
         await guard.check(Positions(committed=5, beginning=10), _batch(10))
 
 
-async def test_records_deleted_before_a_batch_came_again_are_missed() -> None:
+async def test_records_deleted_before_a_batch_came_again_are_noticed() -> None:
     guard = GapGuard()
     await guard.check(Positions(committed=3, beginning=0), _batch(3, 4, 5, 6))  # and not processed
     with pytest.raises(RecordsDeletedError, match=r"^2 records of t/0 .* offset 5 and replay"):
         await guard.check(Positions(committed=3, beginning=5), _batch(5, 6))
 
 
-async def test_records_deleted_before_the_first_batch_of_a_group_came_again_are_missed() -> None:
+async def test_records_deleted_before_the_first_batch_of_a_group_came_again_are_noticed() -> None:
     guard = GapGuard()
     await guard.check(Positions(committed=None, beginning=3), _batch(3, 4))  # and not processed
     with pytest.raises(RecordsDeletedError, match=r"^7 records of t/0 .* offset 10"):
