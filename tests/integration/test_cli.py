@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,3 +158,25 @@ def first_letter(service: str, there: tuple[str, ...]) -> dict[str, Any]:
         if letters:
             return dict(letters[0])
     raise AssertionError(f"{service} has no dead letter")
+
+
+def test_the_contract_is_written_anew_from_the_code(tmp_path: Path) -> None:
+    # A copy: other tests compare what stands here.
+    for part in ("deploy", "services", "shared"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    contract = tmp_path / "shared" / "events" / "asyncapi.json"
+    written = contract.read_bytes()
+    contract.unlink()
+
+    for said in ("1 files changed.", "0 files changed."):
+        done = upward("contracts", "export", cwd=tmp_path)
+        assert (done.returncode, done.stdout.strip()) == (0, said), done
+    assert contract.read_bytes() == written
+
+
+@pytest.mark.slow
+def test_the_bus_is_measured_beside_bare_inserts() -> None:
+    done = upward("bench", "bus", "--json")
+
+    assert done.returncode == 0, done
+    assert all(float(figure) > 0 for figure in json.loads(done.stdout).values())
