@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from deploy.demo.run import (
     platform_process,
 )
 from deploy.doctor import examine
-from deploy.local.event_log import export_events, read_events
+from deploy.local.event_log import export_events, follow_events
 from deploy.local.folder import DataFolder
 from deploy.terminal import err, fail, out, print_table, run, show, whole
 from shared.clock import monotonic
@@ -481,8 +481,7 @@ def events_tail(data: MaybeData = None, as_json: AsJson = False) -> None:
         if _on_cluster(data):
             run(_of_cluster(_tail_cluster, as_json))
         else:
-            for event in read_events(_log(data or DATA), follow=True):
-                _show_event(event, as_json)
+            run(_tail(follow_events(_log(data or DATA)), as_json))
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -490,7 +489,11 @@ def events_tail(data: MaybeData = None, as_json: AsJson = False) -> None:
 async def _tail_cluster(settings: "KafkaSettings", as_json: bool) -> None:
     from deploy.cluster.event_log import follow_events
 
-    async with aclosing(follow_events(settings)) as events:
+    await _tail(follow_events(settings), as_json)
+
+
+async def _tail(events: AsyncGenerator[Json, None], as_json: bool) -> None:
+    async with aclosing(events):
         async for event in events:
             _show_event(event, as_json)
 

@@ -1,7 +1,8 @@
 """Reading the embedded event log from outside of the platform: export and tail."""
 
-import time
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +10,36 @@ from deploy.cloud_events import cloud_event, events_file
 from shared.messaging.dead_letters import RawRecord
 from shared.messaging.local_log import LocalLog
 from shared.messaging.local_storage import StoredRecord
+from shared.turns import in_turns
 
 _TAIL_SECONDS = 0.3
 
 
-def read_events(log: Path, *, follow: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield every event in log order; with `follow`, go on with new ones for ever."""
-    reader = LocalLog.reader(log)
-    try:
+def read_events(log: Path) -> Iterator[dict[str, Any]]:
+    """Yield every event in log order."""
+    with closing(LocalLog.reader(log)) as reader:
+        for record in reader.export(after=0):
+            event = cloud_event(_as_raw(record))
+            if event is not None:
+                yield event
+
+
+async def follow_events(log: Path) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield every event in log order, then new ones for ever, until its task is cancelled.
+
+    Whoever waits for Ctrl-C cancels: an exception out of the signal could come anywhere, and what
+    it passed through on its way would make another one of it.
+    """
+    with closing(LocalLog.reader(log)) as reader:
         position = 0
         while True:
-            for record in reader.export(after=position):
-                position = record.position
-                event = cloud_event(_as_raw(record))
-                if event is not None:
-                    yield event
-            if not follow:
-                return
-            time.sleep(_TAIL_SECONDS)
-    finally:
-        reader.close()
+            async for part in in_turns(reader.export(after=position)):
+                for record in part:
+                    position = record.position
+                    event = cloud_event(_as_raw(record))
+                    if event is not None:
+                        yield event
+            await asyncio.sleep(_TAIL_SECONDS)
 
 
 def export_events(log: Path, target: Path) -> int:
