@@ -24,6 +24,7 @@ from services.reporting.kpis.bucket import (
     Contribution,
 )
 from shared.clock import Instant
+from shared.counts import merge
 from shared.errors import InvalidInputError
 from shared.events.envelope import Event
 from shared.events.feedback import FeedbackSubmitted
@@ -303,7 +304,7 @@ class Turn(BaseModel):
 
 
 class Held(NamedTuple):
-    """A session that was held: what a pair's fact learns of it."""
+    """A session that was held."""
 
     pair_id: str
     program_id: str
@@ -315,7 +316,15 @@ class Held(NamedTuple):
         return cls(event.pair_id, event.program_id, month_of(event.held_at))
 
 
-PairTold = PairState | PairEvent | Held
+class Sessions(NamedTuple):
+    """Sessions of a pair that were held, by month."""
+
+    pair_id: str
+    program_id: str
+    by_month: Mapping[str, int]
+
+
+PairTold = PairState | PairEvent | Sessions
 
 
 class PairFact(Fact):
@@ -333,7 +342,6 @@ class PairFact(Fact):
         PairResumed,
         PairRotated,
         PairEnded,
-        SessionHeld,
     )
 
     terms: Terms | None = None
@@ -353,9 +361,8 @@ class PairFact(Fact):
 
     def after(self, event: PairTold, version: int) -> Self:
         """Learn of an event of the pair; each adds its own part, so their order is free."""
-        if isinstance(event, Held):
-            month = event.month
-            return self.changed(held={**self.held, month: self.held.get(month, 0) + 1})
+        if isinstance(event, Sessions):
+            return self.changed(held=merge(self.held, event.by_month))
         learned: dict[str, object] = {}
         if isinstance(event, PairState) and (self.terms is None or version > self.terms.said_in):
             learned["terms"] = Terms.of(event, version)
@@ -504,26 +511,28 @@ class PersonFact(Document):
         """Return the person seen as `found` says; add to it where they appear or disappear."""
         times, appeared = self.times, found.appeared
         for cells, measure in found.people_for_good.get(person, ()):
-            for key, cell in _places(cells, measure):
+            for key, place in _places(cells, measure):
                 if key not in times:
                     if times is self.times:
-                        times = dict(times)
+                        times = times.copy()
                     times[key] = 1
-                    appeared[cell, measure] += 1
+                    appeared[place] += 1
         if more := found.people.get(person):
-            times = dict(times)
+            times = times.copy()
             for (cells, measure), often in more.items():
-                for key, cell in _places(cells, measure):
+                for key, place in _places(cells, measure):
                     before = times.get(key, 0)
                     times[key] = before + often
-                    appeared[cell, measure] += (before + often > 0) - (before > 0)
+                    appeared[place] += (before + often > 0) - (before > 0)
             times = {key: often for key, often in times.items() if often}
-        return self if times is self.times or times == self.times else self.changed(times=times)
+            if times == self.times:
+                return self
+        return self if times is self.times else self.changed(times=times)
 
 
 @lru_cache(maxsize=100_000)
-def _places(cells: Cells, measure: str) -> tuple[tuple[str, Cell], ...]:
-    return tuple((f"{measure}|{cell.kind}|{cell.value}", cell) for cell in cells.each)
+def _places(cells: Cells, measure: str) -> tuple[tuple[str, tuple[Cell, str]], ...]:
+    return tuple((f"{measure}|{cell.kind}|{cell.value}", (cell, measure)) for cell in cells.each)
 
 
 def add_round(found: Contribution, event: RoundCompleted, time: datetime) -> None:

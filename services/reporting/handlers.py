@@ -13,6 +13,7 @@ from services.reporting.domain import (
     PersonFact,
     ProgramFact,
     Response,
+    Sessions,
     add_round,
 )
 from services.reporting.kpis.bucket import Contribution
@@ -33,6 +34,9 @@ ToldOfEach = defaultdict[str, list[Told]]
 """What is said of facts, by their ids."""
 
 
+_NO_VERSION = 0  # a session is told once, in no order with a pair's other events
+
+
 class OfFact(NamedTuple):
     """What an event says of a fact."""
 
@@ -50,9 +54,9 @@ def of_fact(event: Event, envelope: Envelope) -> OfFact:
     return OfFact(kind, kind.id_of(event), (event, envelope.aggregateversion))
 
 
-def of_session(event: SessionHeld, envelope: Envelope) -> OfFact:
+def of_session(event: SessionHeld, _: Envelope) -> Held:
     """Return what a session says of its pair."""
-    return OfFact(PairFact, event.pair_id, (Held.of(event), envelope.aggregateversion))
+    return Held.of(event)
 
 
 def of_response(event: FeedbackSubmitted, _: Envelope) -> Response | None:
@@ -74,7 +78,7 @@ async def learn_programs(
             tx.put(fact)
 
 
-async def project(tx: Transaction, said: Sequence[OfFact | Response | Round | None]) -> None:
+async def project(tx: Transaction, said: Sequence[OfFact | Held | Response | Round | None]) -> None:
     """Let facts learn what was said of them, and the buckets count what that changed.
 
     Facts are read at once, and written once however many of the events change them; buckets are
@@ -82,16 +86,22 @@ async def project(tx: Transaction, said: Sequence[OfFact | Response | Round | No
     """
     changes: Changes = defaultdict(Contribution)
     told: dict[type[Fact], ToldOfEach] = {kind: defaultdict(list) for kind in FACTS}
+    held: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     async for part in in_turns(said):
         for each in part:
-            if isinstance(each, OfFact):
-                told[each.kind][each.fact_id].append(each.said)
-            elif isinstance(each, Response):
+            if isinstance(each, Response):
                 each.add_to(changes[each.program_id])
+            elif isinstance(each, Held):
+                by_month = held[each.pair_id, each.program_id]
+                by_month[each.month] = by_month.get(each.month, 0) + 1
+            elif isinstance(each, OfFact):
+                told[each.kind][each.fact_id].append(each.said)
             elif each is not None:
                 event, envelope = each
                 assert isinstance(event, RoundCompleted)
                 add_round(changes[event.program_id], event, envelope.time)
+    for (pair_id, program_id), by_month in held.items():
+        told[PairFact][pair_id].append((Sessions(pair_id, program_id, by_month), _NO_VERSION))
     for kind, of_kind in told.items():
         await _follow(tx, kind, of_kind, changes)
     for program_id, change in changes.items():

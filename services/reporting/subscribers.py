@@ -12,8 +12,7 @@ from shared.messaging.consumer import Consumer
 def subscribe(consumer: Consumer) -> None:
     """Declare what reporting follows."""
     consumer.on_batch(ProgramPublished)(handlers.learn_programs)
-    facts = [kind for kind in FACT_OF if kind is not SessionHeld]
-    consumer.on_batch(*facts, digest=handlers.of_fact)(handlers.project)
+    consumer.on_batch(*FACT_OF, digest=handlers.of_fact)(handlers.project)
     consumer.on_batch(SessionHeld, digest=handlers.of_session)(handlers.project)
     consumer.on_batch(FeedbackSubmitted, digest=handlers.of_response)(handlers.project)
     consumer.on_batch(RoundCompleted)(handlers.project)

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
 from typing import Any, Protocol, TypeVar, cast
@@ -86,10 +86,20 @@ _Told = tuple[str, BatchHandler | None, Any]
 
 
 @dataclass(slots=True)
-class _Delivery:
-    record: ReceivedRecord
-    told: _Told | None = None  # None where nobody here wants it, too
-    reason: str | None = None  # why it can't be processed
+class _Batch:
+    """Records with what each tells, and why some can't be processed, by their place."""
+
+    records: Sequence[ReceivedRecord]
+    told: Sequence[_Told | None]  # None where nobody here wants it, too
+    reasons: Mapping[int, str]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def part(self, start: int, stop: int) -> "_Batch":
+        """Return the records from `start` to before `stop`."""
+        reasons = {n - start: reason for n, reason in self.reasons.items() if start <= n < stop}
+        return _Batch(self.records[start:stop], self.told[start:stop], reasons)
 
 
 class DeadLetterLimitError(Exception):
@@ -319,17 +329,17 @@ class Consumer:
         at_once = self._store.events_at_once
         before = self._breaker.copy()
         try:
-            deliveries = await self._parse_all(records[:at_once])
+            batch = await self._parse_all(records[:at_once])
             for start in range(at_once, len(records), at_once):
                 parsing = asyncio.create_task(self._parse_all(records[start : start + at_once]))
                 try:
-                    await self._apply_all(deliveries)
-                    deliveries = await parsing
+                    await self._apply_all(batch)
+                    batch = await parsing
                 finally:
                     parsing.cancel()
                 self._progress_at = monotonic()
                 self._unless_leaving()
-            await self._apply_all(deliveries)
+            await self._apply_all(batch)
         except BaseException:
             # The whole batch comes again, and its dead letters count once.
             self._breaker = before
@@ -341,99 +351,96 @@ class Consumer:
         if self._leaving.is_set():
             raise UnavailableError("The service stops.")
 
-    async def _parse_all(self, records: Sequence[ReceivedRecord]) -> list[_Delivery]:
-        deliveries: list[_Delivery] = []
+    async def _parse_all(self, records: Sequence[ReceivedRecord]) -> _Batch:
+        told: list[_Told | None] = []
+        reasons: dict[int, str] = {}
+        parse = self._parse
         async for part in in_turns(records):
-            deliveries += map(self._parse, part)
-        return deliveries
+            for record in part:
+                try:
+                    told.append(parse(record))
+                except PermanentError as error:
+                    reasons[len(told)] = str(error)
+                    told.append(None)
+        return _Batch(records, told, reasons)
 
-    async def _apply_all(self, deliveries: Sequence[_Delivery]) -> None:
+    def _parse(self, record: ReceivedRecord) -> _Told | None:
+        """Return what a record tells, or None. Raises PermanentError with the reason, cut short."""
+        try:
+            envelope, kind = parse_envelope(record)
+            taker = self._takers.get(kind)
+            if taker is None:
+                return None
+            handler, digest = taker
+            return envelope.id, handler, digest(parse_data(record, envelope, kind), envelope)
+        except PermanentError as error:
+            raise PermanentError(_short(str(error))) from error
+        except UpwardError as error:
+            raise PermanentError(_refused(error)) from error
+        except Exception as error:
+            # Nothing that a record holds may stop those behind it.
+            self._log.error("unreadable", exc_info=error, topic=record.topic)
+            raise PermanentError(f"unreadable: {type(error).__name__}") from error
+
+    async def _apply_all(self, batch: _Batch) -> None:
         before = self._breaker.copy()
         try:
-            self._count_all(deliveries)
-            await self._transact(deliveries)
+            self._count_all(batch)
+            await self._transact(batch)
         except (UnavailableError, DeadLetterLimitError):
             raise
         except Exception as error:
             if isinstance(error, StaleWriteError) and self._failures < _STALE_REDELIVERIES:
                 raise
             self._breaker = before
-            await self._apply_in_parts(deliveries)
+            await self._apply_in_parts(batch)
 
-    async def _apply_in_parts(self, deliveries: Sequence[_Delivery]) -> None:
+    async def _apply_in_parts(self, batch: _Batch) -> None:
         """Apply in halves of halves what failed together: few transactions find one bad event."""
-        if len(deliveries) == 1:
-            await self._apply_alone(deliveries[0])
+        if len(batch) == 1:
+            await self._apply_alone(batch)
             return
-        middle = len(deliveries) // 2
-        for part in (deliveries[:middle], deliveries[middle:]):
+        middle = len(batch) // 2
+        for part in (batch.part(0, middle), batch.part(middle, len(batch))):
             if len(part) == 1:
-                await self._apply_alone(part[0])
+                await self._apply_alone(part)
             else:
                 await self._apply_all(part)
 
-    def _count_all(self, deliveries: Sequence[_Delivery]) -> None:
-        good = all(delivery.reason is None for delivery in deliveries)
-        if good and self._breaker.count_good(len(deliveries)):
+    def _count_all(self, batch: _Batch) -> None:
+        if not batch.reasons and self._breaker.count_good(len(batch)):
             return
-        for delivery in deliveries:
-            self._count(dead=delivery.reason is not None)
+        for place in range(len(batch)):
+            self._count(dead=place in batch.reasons)
 
     def _count(self, *, dead: bool) -> None:
         self._breaker.count(dead=dead)
         if (verdict := self._breaker.verdict()) is not None:
             raise DeadLetterLimitError(verdict)
 
-    def _parse(self, record: ReceivedRecord) -> _Delivery:
-        try:
-            envelope, kind = parse_envelope(record)
-            taker = self._takers.get(kind)
-            if taker is None:
-                return _Delivery(record)
-            handler, digest = taker
-            said = digest(parse_data(record, envelope, kind), envelope)
-            return _Delivery(record, (envelope.id, handler, said))
-        except PermanentError as error:
-            return _Delivery(record, reason=_short(str(error)))
-        except UpwardError as error:
-            return _Delivery(record, reason=_refused(error))
-        except Exception as error:
-            # Nothing that a record holds may stop those behind it.
-            self._log.error("unreadable", exc_info=error, topic=record.topic)
-            return _Delivery(record, reason=f"unreadable: {type(error).__name__}")
-
-    async def _transact(self, deliveries: Sequence[_Delivery], attempts: int = 1) -> None:
+    async def _transact(self, batch: _Batch, attempts: int = 1) -> None:
         # Counted after the commit: a handler may run more often than once.
-        for outcome, number in (
-            await self._store.transact(self._apply, deliveries, attempts)
-        ).items():
+        for outcome, number in (await self._store.transact(self._apply, batch, attempts)).items():
             metrics.CONSUMED.labels(self.service, outcome).inc(number)
-        for delivery in deliveries:
-            if delivery.reason is not None:
-                self._log.warning(
-                    "dead_letter",
-                    reason=delivery.reason,
-                    topic=delivery.record.topic,
-                    partition=delivery.record.partition,
-                    offset=delivery.record.offset,
-                )
+        for place, reason in batch.reasons.items():
+            record = batch.records[place]
+            self._log.warning(
+                "dead_letter",
+                reason=reason,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+            )
 
-    async def _apply(
-        self, tx: Transaction, deliveries: Sequence[_Delivery], attempts: int
-    ) -> dict[str, int]:
-        dead = 0
-        wanted: list[_Told] = []
-        for delivery in deliveries:
-            if delivery.reason is not None:
-                # It may be applied once it was mended: it stays new.
-                await self._bury(tx, delivery.record, delivery.reason, attempts)
-                dead += 1
-            elif delivery.told is not None:
-                wanted.append(delivery.told)
+    async def _apply(self, tx: Transaction, batch: _Batch, attempts: int) -> dict[str, int]:
+        for place, reason in batch.reasons.items():
+            # It may be applied once it was mended: it stays new.
+            await self._bury(tx, batch.records[place], reason, attempts)
+        wanted = [told for told in batch.told if told is not None]
         new = await self._handle_new(tx, wanted)
         outcomes = {
-            "dead_letter": dead,
-            "skipped": len(deliveries) - dead - len(wanted),
+            "dead_letter": len(batch.reasons),
+            "skipped": len(batch) - len(batch.reasons) - len(wanted),
             "duplicate": len(wanted) - new,
             "applied": new,
         }
@@ -463,39 +470,40 @@ class Consumer:
         with traced(trace):
             await _kept_in(self._handlers[type(event)](tx, event, envelope))
 
-    async def _apply_alone(self, delivery: _Delivery) -> None:
-        """Apply one delivery; what still fails is a dead letter.
+    async def _apply_alone(self, batch: _Batch) -> None:
+        """Apply a batch of one record; what still fails is a dead letter.
 
         Raises as `process` does.
         """
-        if delivery.reason is not None:
+        if batch.reasons:
             self._count(dead=True)
-            await self._transact([delivery])
+            await self._transact(batch)
             return
+        (record,) = batch.records
         for attempt in range(1, _HANDLER_ATTEMPTS + 1):
             try:
-                await self._transact([delivery])
+                await self._transact(batch)
             except UnavailableError:
                 raise
             except StaleWriteError as error:
                 if self._failures < _STALE_REDELIVERIES:
                     raise
                 # A handler that writes what it did not load loses to nobody, for ever.
-                self._log.error("handler_failed", exc_info=error, topic=delivery.record.topic)
+                self._log.error("handler_failed", exc_info=error, topic=record.topic)
                 reason, final = "unexpected StaleWriteError", True
             except UpwardError as error:
                 reason, final = _refused(error), True
             except Exception as error:
                 # Most likely a defect of ours, perhaps a passing one: try again, then keep the
                 # record for after the repair. Its text may quote data, so only its type is kept.
-                self._log.error("handler_failed", exc_info=error, topic=delivery.record.topic)
+                self._log.error("handler_failed", exc_info=error, topic=record.topic)
                 reason, final = f"unexpected {type(error).__name__}", attempt == _HANDLER_ATTEMPTS
             else:
                 self._count(dead=False)
                 return
             if final:
                 self._count(dead=True)
-                await self._transact([replace(delivery, reason=reason)], attempt)
+                await self._transact(_Batch([record], [None], {0: reason}), attempt)
                 return
 
     async def _bury(
@@ -517,14 +525,12 @@ class Consumer:
         Raises PermanentError with the reason if it still can't be applied; UnavailableError and
         StaleWriteError as ever.
         """
-        delivery = self._parse(letter.raw())
-        if delivery.reason is not None:
-            raise PermanentError(delivery.reason)
-        if delivery.told is None:
+        told = self._parse(letter.raw())
+        if told is None:
             raise PermanentError("nothing here handles this event")
         try:
             # Applied already, though not by this delivery: there is nothing left to do.
-            await self._handle_new(tx, [delivery.told])
+            await self._handle_new(tx, [told])
         except (UnavailableError, StaleWriteError):
             raise
         except UpwardError as error:

@@ -55,7 +55,10 @@ def parse_data(record: ReceivedRecord, envelope: Envelope, kind: type[Event]) ->
     except ValidationError as error:
         _check_json(value)
         raise PermanentError(f"data: {_rules(error)}") from error
-    if event.subject != envelope.subject or event.program_id != envelope.program:
+    if (
+        getattr(event, kind.subject_field) != envelope.subject
+        or event.program_id != envelope.program
+    ):
         raise PermanentError("envelope and data name different subjects or programs")
     return event
 

@@ -12,13 +12,13 @@ from pymongo.operations import UpdateOne
 from shared.clock import Clock
 from shared.errors import StaleWriteError, StoreUnavailableError, UnavailableError
 from shared.store.mongo_commit import apply_commit
-from shared.store.mongo_driver import AskAgainError, Database, Session
+from shared.store.mongo_driver import Database, Session
 from shared.store.mongo_lease import MongoLease
 from shared.store.mongo_migration import apply_step, differences
 from shared.store.mongo_outbox import MongoOutbox
 from shared.store.mongo_queries import INBOX, LEASES, MongoReads, inbox_of
 from shared.store.port import NO_CONDITIONS, Document, Scalar, Transaction, Where
-from shared.store.transaction import BufferedTransaction, Commit, Origin
+from shared.store.transaction import AskAgainError, BufferedTransaction, Commit, Origin
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")

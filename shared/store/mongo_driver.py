@@ -42,7 +42,7 @@ from shared.errors import (
     UniqueViolationError,
 )
 from shared.failpoints import failpoint
-from shared.store.transaction import ATTEMPTS, pause_before_rerun
+from shared.store.transaction import ATTEMPTS, AskAgainError, pause_before_rerun
 
 T = TypeVar("T")
 
@@ -76,10 +76,6 @@ _UNKNOWN_COMMIT = "UnknownTransactionCommitResult"
 
 class InterruptedTransactionError(StoreUnavailableError):
     """The server went away under a transaction before its commit: it may be run again."""
-
-
-class AskAgainError(Exception):
-    """An attempt failed that took for granted what may not be so: the next one asks."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from shared import metrics
 from shared.clock import Clock, format_instant
-from shared.errors import StaleWriteError, StoreUnavailableError
+from shared.errors import StaleWriteError, StoreUnavailableError, UnavailableError
 from shared.store.conditions import many_fields
 from shared.store.port import (
     NO_CONDITIONS,
@@ -29,7 +29,13 @@ from shared.store.port import (
 from shared.store.sqlite_queries import Reads, column_of, items_table, table
 from shared.store.sqlite_transaction import apply_commit
 from shared.store.sqlite_writer import Writer, connect
-from shared.store.transaction import ATTEMPTS, BufferedTransaction, Origin, pause_before_rerun
+from shared.store.transaction import (
+    ATTEMPTS,
+    AskAgainError,
+    BufferedTransaction,
+    Origin,
+    pause_before_rerun,
+)
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
@@ -283,10 +289,16 @@ class SqliteStore:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run the handler and commit; on a stale write run it again, with jittered back-off."""
+        """Run the handler and commit; on a stale write run it again, with jittered back-off.
+
+        The first attempt takes events for new without a look at the inbox, for nearly all are. If
+        it fails, be it at the commit, which writes their ids, the next one looks.
+        """
         for attempt in range(ATTEMPTS):
             try:
-                return await self._attempt(handler, *args, **kwargs)
+                return await self._attempt(attempt == 0, handler, *args, **kwargs)
+            except AskAgainError:
+                continue
             except StaleWriteError:
                 metrics.STORE_CONFLICTS.labels(self.service).inc()
                 if attempt == ATTEMPTS - 1:
@@ -296,19 +308,29 @@ class SqliteStore:
 
     async def _attempt(
         self,
+        assume_new: bool,
         handler: Callable[Concatenate[Transaction, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         opened = self._open
-        with self._snapshot(opened) as snapshot:
-            transaction = BufferedTransaction(self._origin, Reads(snapshot))
-            result = await handler(transaction, *args, **kwargs)
-        if transaction.commit:
-            await transaction.commit.encode()
-            await opened.writer.submit(lambda c: apply_commit(c, transaction.commit))
-            if transaction.commit.outgoing:
-                opened.outbox.notify()
+        reads: Reads | None = None
+        try:
+            with self._snapshot(opened) as snapshot:
+                reads = Reads(snapshot, assume_new=assume_new)
+                transaction = BufferedTransaction(self._origin, reads)
+                result = await handler(transaction, *args, **kwargs)
+            if transaction.commit:
+                await transaction.commit.encode()
+                await opened.writer.submit(lambda c: apply_commit(c, transaction.commit))
+        except (UnavailableError, StaleWriteError):
+            raise
+        except Exception as error:
+            if reads is not None and reads.assumed:
+                raise AskAgainError from error
+            raise
+        if transaction.commit.outgoing:
+            opened.outbox.notify()
         return result
 
     @contextlib.contextmanager

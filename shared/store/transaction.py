@@ -33,6 +33,10 @@ _UNREAD = object()
 _AGGREGATE_VERSION = "ce_aggregateversion"
 
 
+class AskAgainError(Exception):
+    """An attempt failed that took for granted what may not be so: the next one asks."""
+
+
 def pause_before_rerun(attempt: int) -> float:
     """Return the seconds to wait after this attempt, the first being 0; jittered, at most 0.5."""
     return random.uniform(0, min(0.5, 0.002 * 2 ** min(attempt, 8)))  # noqa: S311
@@ -226,16 +230,18 @@ class BufferedTransaction:
         return total
 
     def put(self, document: D) -> D:
+        commit = self.commit
         key = (type(document), document.id)
         if isinstance(document, Counters):
             _check_names(document)
             document = document.changed(counts=without_zeros(document.counts))
-        base = self.commit.bases.setdefault(key, document.version)
-        self.commit.adds.pop(key, None)
-        self.commit.deletes.pop(key, None)
+            commit.adds.pop(key, None)
+        if commit.deletes:
+            commit.deletes.pop(key, None)
+        base = commit.bases.setdefault(key, document.version)
         # What is deleted and made anew in one transaction goes on counting.
         stored = document.changed(version=max(base, document.version) + 1)
-        self.commit.puts[key] = stored
+        commit.puts[key] = stored
         return stored
 
     def delete(self, document: Document) -> None:

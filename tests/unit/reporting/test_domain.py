@@ -15,6 +15,7 @@ from services.reporting.domain import (
     ProgramFact,
     Response,
     RosterFact,
+    Sessions,
     add_round,
     seconds,
 )
@@ -44,9 +45,14 @@ def pair_after(said: Iterable[Said]) -> PairFact:
 
 def learned(fact: PairFact, each: Said) -> PairFact:
     if isinstance(each.event, SessionHeld):
-        return fact.after(Held.of(each.event), each.version)
+        return fact.after(held(each.event), each.version)
     assert isinstance(each.event, PairState | PairEvent)
     return fact.after(each.event, each.version)
+
+
+def held(event: SessionHeld) -> Sessions:
+    session = Held.of(event)
+    return Sessions(session.pair_id, session.program_id, {session.month: 1})
 
 
 def participant_after(said: Iterable[Said]) -> ParticipantFact:
