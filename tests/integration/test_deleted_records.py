@@ -65,17 +65,21 @@ async def test_a_consumer_stops_at_records_deleted_while_their_batch_waited_for_
 ) -> None:
     consumer = Consumer("tally", store, SystemClock())
     applied: list[str] = []
-    away, failed = False, asyncio.Event()
+    away, failed, deleted = False, asyncio.Event(), asyncio.Event()
 
     @consumer.on(Paused)
     async def note(_tx: Transaction, event: Paused, _: Envelope) -> None:
         if away:
             failed.set()
+            # Until then: a client that reads them again before is not behind.
+            await deleted.wait()
             raise StoreUnavailableError("The store is away.")
         applied.append(event.participant_id)
 
     async def tell(name: str, count: int) -> None:
-        await publish(own_kafka.bootstrap, [told(Paused, f"{name}{n}") for n in range(count)])
+        # All in one partition: those of others may be at the client already.
+        records = [told(Paused, f"{name}{number}") for number in range(count)]
+        await publish(own_kafka.bootstrap, [record._replace(key=b"one") for record in records])
 
     async def caught_up() -> bool:
         return len(applied) == before and await consumer.lag() == 0
@@ -96,6 +100,7 @@ async def test_a_consumer_stops_at_records_deleted_while_their_batch_waited_for_
         await delete_all(own_kafka)
         await tell("late", 60)
         away = False
+        deleted.set()
         await until(stopped_or_gone_on, _LOOK_SECONDS)
 
         assert "were deleted before they were read" in (consumer.stopped_because or "")

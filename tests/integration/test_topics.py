@@ -55,7 +55,8 @@ async def test_of_deployments_at_once_none_fails_for_what_another_has_created(
     ours, theirs = await admin.plan([topic, other], 1), await admin.plan([topic], 1)
     await admin.apply(theirs)
     await admin.apply(ours)
-    await settled(admin, topic)
+    for each in (topic, other):
+        await settled(admin, each)
     assert await admin.partitions([topic.name, other.name]) == {topic.name: 3, other.name: 3}
 
 
