@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from pymongo.operations import UpdateOne
 
 from shared.clock import Clock
-from shared.errors import StaleWriteError, StoreUnavailableError, UnavailableError
+from shared.errors import StaleWriteError, StoreUnavailableError
 from shared.store.mongo_commit import apply_commit
 from shared.store.mongo_driver import Database, Session
 from shared.store.mongo_lease import MongoLease
@@ -18,7 +18,7 @@ from shared.store.mongo_migration import apply_step, differences
 from shared.store.mongo_outbox import MongoOutbox
 from shared.store.mongo_queries import INBOX, LEASES, MongoReads, inbox_of
 from shared.store.port import NO_CONDITIONS, Document, Scalar, Transaction, Where
-from shared.store.transaction import AskAgainError, BufferedTransaction, Commit, Origin
+from shared.store.transaction import BufferedTransaction, Commit, Origin
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
@@ -205,19 +205,13 @@ class MongoStore:
 
         async def attempt(session: Session) -> T:
             nonlocal first
-            reads = MongoReads(opened.database, session, assume_new=first)
+            reads = MongoReads(opened.database, session)
+            transaction = BufferedTransaction(self._origin, reads, assume_new=first)
             first = False
-            transaction = BufferedTransaction(self._origin, reads)
-            try:
+            with transaction.asking_again():
                 result = await handler(transaction, *args, **kwargs)
                 if commit := transaction.commit:
                     await self._commit(opened, session, commit)
-            except (UnavailableError, StaleWriteError):
-                raise
-            except Exception as error:
-                if reads.assumed:
-                    raise AskAgainError from error
-                raise
             if commit.outgoing:
                 opened.outbox.notify()
             return result

@@ -109,14 +109,9 @@ def filter_of(
 class MongoReads:
     """Queries on one database, or on the snapshot of one session."""
 
-    def __init__(
-        self, database: Database, session: Session | None = None, *, assume_new: bool = False
-    ) -> None:
-        """With `assume_new`, no event is looked up in the inbox; the commit then finds out."""
-        self.assumed = False  # whether that came to be
+    def __init__(self, database: Database, session: Session | None = None) -> None:
         self._database = database
         self._session = session
-        self._assume_new = assume_new
 
     async def get(self, kind: type[D], document_id: str) -> D | None:
         rows = await self._database.find(
@@ -165,9 +160,6 @@ class MongoReads:
 
     async def seen(self, group: str, event_ids: Collection[str]) -> set[str]:
         """Return which of these events the group has applied."""
-        if self._assume_new:
-            self.assumed = True
-            return set()
         ids = {inbox_id(group, event_id): event_id for event_id in event_ids}
         rows = await self._database.find(
             INBOX, {"_id": {"$in": list(ids)}}, limit=len(ids), session=self._session

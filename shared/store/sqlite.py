@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from shared import metrics
 from shared.clock import Clock, format_instant
-from shared.errors import StaleWriteError, StoreUnavailableError, UnavailableError
+from shared.errors import StaleWriteError, StoreUnavailableError
 from shared.store.conditions import many_fields
 from shared.store.port import (
     NO_CONDITIONS,
@@ -314,21 +314,15 @@ class SqliteStore:
         **kwargs: P.kwargs,
     ) -> T:
         opened = self._open
-        reads: Reads | None = None
-        try:
-            with self._snapshot(opened) as snapshot:
-                reads = Reads(snapshot, assume_new=assume_new)
-                transaction = BufferedTransaction(self._origin, reads)
+        with self._snapshot(opened) as snapshot:
+            reads = Reads(snapshot)
+            transaction = BufferedTransaction(self._origin, reads, assume_new=assume_new)
+            with transaction.asking_again():
                 result = await handler(transaction, *args, **kwargs)
-            if transaction.commit:
+        if transaction.commit:
+            with transaction.asking_again():
                 await transaction.commit.encode()
                 await opened.writer.submit(lambda c: apply_commit(c, transaction.commit))
-        except (UnavailableError, StaleWriteError):
-            raise
-        except Exception as error:
-            if reads is not None and reads.assumed:
-                raise AskAgainError from error
-            raise
         if transaction.commit.outgoing:
             opened.outbox.notify()
         return result

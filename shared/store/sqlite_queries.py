@@ -90,11 +90,8 @@ def conditions(
 class Reads:
     """Queries on one connection."""
 
-    def __init__(self, connection: sqlite3.Connection, *, assume_new: bool = False) -> None:
-        """With `assume_new`, no event is looked up in the inbox; the commit then finds out."""
-        self.assumed = False  # whether that came to be
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._assume_new = assume_new
 
     def _query(self, sql: str, parameters: Sequence[str | int | float | None]) -> list[Any]:
         try:
@@ -173,9 +170,6 @@ class Reads:
 
     async def seen(self, group: str, event_ids: Collection[str]) -> set[str]:
         """Return which of these events the group has applied."""
-        if self._assume_new:
-            self.assumed = True
-            return set()
         sql = (
             "SELECT event_id FROM json_each(?) AS told CROSS JOIN inbox"
             " ON consumer_group = ? AND event_id = told.value"

@@ -2,13 +2,14 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, cast
 
 from shared.clock import Clock, format_instant
 from shared.counts import without_zeros
-from shared.errors import TooLargeError, raise_not_found
+from shared.errors import StaleWriteError, TooLargeError, UnavailableError, raise_not_found
 from shared.events.envelope import Envelope, Event, data_schema
 from shared.events.topics import MAX_EVENT_BYTES
 from shared.ids import new_event_id
@@ -122,11 +123,26 @@ class SnapshotReads(Reader, Protocol):
 class BufferedTransaction:
     """One attempt: reads from a snapshot, writes kept until the commit."""
 
-    def __init__(self, origin: Origin, reads: SnapshotReads) -> None:
+    def __init__(self, origin: Origin, reads: SnapshotReads, *, assume_new: bool) -> None:
+        """With `assume_new`, no event is looked up in the inbox; the commit then finds out."""
         self._origin = origin
         self._reads = reads
+        self._assume_new = assume_new
+        self._assumed = False  # whether that came to be
         self._loaded: defaultdict[type[Document], dict[str, object]] = defaultdict(dict)
         self.commit = Commit()
+
+    @contextmanager
+    def asking_again(self) -> Iterator[None]:
+        """Raise AskAgainError for what may have failed for taking an old event for new."""
+        try:
+            yield
+        except (UnavailableError, StaleWriteError):
+            raise
+        except Exception as error:
+            if self._assumed:
+                raise AskAgainError from error
+            raise
 
     async def get(self, kind: type[D], document_id: str) -> D | None:
         key = (kind, document_id)
@@ -317,7 +333,11 @@ class BufferedTransaction:
     async def first_times(self, group: str, event_ids: Sequence[str]) -> list[bool]:
         if not event_ids:
             return []
-        seen = await self._reads.seen(group, event_ids)
+        seen: set[str] = set()
+        if self._assume_new:
+            self._assumed = True
+        else:
+            seen = await self._reads.seen(group, event_ids)
         inbox = self.commit.inbox[group]
         found: list[bool] = []
         for event_id in event_ids:
