@@ -7,21 +7,23 @@ of the newest aggregate version, and of what adds up it keeps counts. What it ad
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple, Self
+from functools import cache, lru_cache
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.reporting.kpis.bucket import (
     ALL,
+    RESPONDENTS,
     SCORE_UNIT,
     WAITED,
     WHOLE,
     Cell,
     Cells,
     Contribution,
+    Sighting,
 )
 from shared.clock import Instant
 from shared.counts import merge
@@ -54,8 +56,11 @@ from shared.events.participants import (
 )
 from shared.events.programs import ProgramPublished
 from shared.events.sessions import SessionHeld
+from shared.frozen import of_checked
 from shared.ids import derived_id
 from shared.store.port import Document
+
+F = TypeVar("F", bound="Fact")
 
 ROLES: tuple[Role, ...] = ("mentor", "mentee")
 
@@ -64,6 +69,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _DAY_SECONDS = 86400
 _SATISFIED = 4
+_COMES_OR_GOES = (Enrolled, Withdrawn, Departed)
 
 
 def seconds(moment: datetime) -> int:
@@ -170,7 +176,7 @@ class Fact(Document):
     @classmethod
     def unknown(cls, event: Any) -> Self:
         """Return the fact that an event tells of before anything was told of it."""
-        return cls(id=cls.id_of(event), program_id=event.program_id)
+        return _blank(cls).changed(id=cls.id_of(event), program_id=event.program_id)
 
     @abstractmethod
     def after(self, event: Any, version: int) -> Self:
@@ -184,6 +190,12 @@ class Fact(Document):
         """Add what the fact adds now beyond what it added before."""
         before.add_to(found, -1)
         self.add_to(found, 1)
+
+
+@cache
+def _blank(kind: type[F]) -> F:
+    """Return a fact of nothing, to copy: validating the same defaults takes thrice as long."""
+    return kind(id="", program_id="")
 
 
 class RosterFact(Fact):
@@ -248,7 +260,7 @@ class ParticipantFact(Fact):
         learned: dict[str, object] = {}
         if isinstance(event, ParticipantState) and version > self.role_version:
             learned |= {"role": event.role, "role_version": version}
-        if isinstance(event, Enrolled | Withdrawn | Departed) and version > self.takes_part_version:
+        if isinstance(event, _COMES_OR_GOES) and version > self.takes_part_version:
             takes_part = isinstance(event, Enrolled)
             learned |= {"takes_part": takes_part, "takes_part_version": version}
         return self.changed(**learned) if learned else self
@@ -279,14 +291,15 @@ class Terms(BaseModel):
     def of(cls, event: PairState, version: int) -> Self:
         """Return the terms; of a circle, the first mentee stands for all."""
         first = event.mentees[0]
-        return cls(
-            said_in=version,
-            origin=event.origin,
-            mentor_id=event.mentor.participant_id,
-            mentee_id=first.participant_id,
-            region=first.region or "unknown",
-            department=first.department or "unknown",
-        )
+        fields = {
+            "said_in": version,
+            "origin": event.origin,
+            "mentor_id": event.mentor.participant_id,
+            "mentee_id": first.participant_id,
+            "region": first.region or "unknown",
+            "department": first.department or "unknown",
+        }
+        return of_checked(cls, fields)
 
     def cells(self, month: str) -> Cells:
         """Return the cells that a pair counts in, for something that happened in `month`."""
@@ -324,13 +337,11 @@ class Sessions(NamedTuple):
     by_month: Mapping[str, int]
 
 
-PairTold = PairState | PairEvent | Sessions
-
-
 class PairFact(Fact):
-    """A pair with its sessions; times in whole seconds, months as YYYY-MM.
+    """A pair; times in whole seconds, months as YYYY-MM.
 
-    What arrives before the pair itself waits in here and counts once the terms are known.
+    What arrives before the pair itself waits in here and counts once the terms are known: those of
+    a pair that has started are final, so its sessions are counted by them and need not be kept.
     """
 
     collection: ClassVar[str] = "pairs"
@@ -352,17 +363,16 @@ class PairFact(Fact):
     left_in: int = 0
     rotated: bool = False
     turns: tuple[Turn, ...] = ()
-    held: dict[str, int] = Field(default_factory=dict)
+    held_early: dict[str, int] = Field(default_factory=dict)
+    """Sessions that were told of before the start was, by month."""
 
     @staticmethod
-    def id_of(event: PairTold) -> str:
+    def id_of(event: PairState | PairEvent | Sessions) -> str:
         """Return the pair's id."""
         return event.pair_id
 
-    def after(self, event: PairTold, version: int) -> Self:
+    def after(self, event: PairState | PairEvent, version: int) -> Self:
         """Learn of an event of the pair; each adds its own part, so their order is free."""
-        if isinstance(event, Sessions):
-            return self.changed(held=merge(self.held, event.by_month))
         learned: dict[str, object] = {}
         if isinstance(event, PairState) and (self.terms is None or version > self.terms.said_in):
             learned["terms"] = Terms.of(event, version)
@@ -379,10 +389,18 @@ class PairFact(Fact):
                 learned["rotated"] = isinstance(event, PairRotated)
             case PairPaused() | PairResumed():
                 pauses = isinstance(event, PairPaused)
-                turn = Turn(said_in=version, at=seconds(event.at), pauses=pauses)
+                fields = {"said_in": version, "at": seconds(event.at), "pauses": pauses}
+                turn = of_checked(Turn, fields)
                 turns = {each.said_in: each for each in (*self.turns, turn)}
                 learned["turns"] = tuple(turns[said_in] for said_in in sorted(turns))
         return self.changed(**learned) if learned else self
+
+    def after_sessions(self, sessions: Sessions, found: Contribution) -> Self:
+        """Add sessions of a pair that has started; keep those of one that has not, until it has."""
+        if self.terms is None or self.started_at is None:
+            return self.changed(held_early=merge(self.held_early, sessions.by_month))
+        self._add_held(found, self.terms, sessions.by_month, 1)
+        return self
 
     def add_since(self, before: Self, found: Contribution) -> None:
         """Add what the pair adds now beyond what it added before, part by part."""
@@ -406,10 +424,6 @@ class PairFact(Fact):
                     self._add_mark(found, self.terms, mark, 1)
             for mark in gone:
                 self._add_mark(found, self.terms, mark, -1)
-        if self.held is not before.held and self.started_at is not None:
-            for month, sessions in self.held.items():
-                if more := sessions - before.held.get(month, 0):
-                    found.count(self.terms.cells(month), "held", more)
 
     def add_to(self, found: Contribution, times: int) -> None:
         """Add the pair's part in waits, acceptance, cadence and rotation."""
@@ -419,8 +433,7 @@ class PairFact(Fact):
             month = month_of_second(self.started_at)
             self._add_answer(found, self.terms, "accepted", month, times)
             self._add_waits(found, self.terms, month, times)
-            for month, sessions in self.held.items():
-                found.count(self.terms.cells(month), "held", times * sessions)
+            self._add_held(found, self.terms, self.held_early, times)
         elif self.declined_at is not None:
             month = month_of_second(self.declined_at)
             self._add_answer(found, self.terms, "declined", month, times)
@@ -440,6 +453,13 @@ class PairFact(Fact):
             cells = _of_role_in_month(role, month)
             found.count(cells, f"{WAITED}{days}", times)
             found.see(cells, "waiters", participant_id, times)
+
+    @staticmethod
+    def _add_held(
+        found: Contribution, terms: Terms, by_month: Mapping[str, int], times: int
+    ) -> None:
+        for month, sessions in by_month.items():
+            found.count(terms.cells(month), "held", times * sessions)
 
     def _marks(self) -> list[tuple[str, int]]:
         """Return what counts at a moment: the end, and the starts and stops of active time.
@@ -497,42 +517,59 @@ FACT_OF: Mapping[type[Event], type[Fact]] = {
 
 
 class PersonFact(Document):
-    """Where a person is seen in a program, and how often, so that they count there as one.
+    """Where a participant is seen in a program, and how often, so that they count there as one.
 
-    The person is a participant or a respondent. `times` is keyed by measure, dimension and value;
-    what is never taken away stands there once.
+    `times` is keyed by measure, dimension and value.
     """
 
     collection: ClassVar[str] = "people_seen"
 
     times: dict[str, int] = Field(default_factory=dict)
 
-    def seen(self, person: str, found: Contribution) -> Self:
-        """Return the person seen as `found` says; add to it where they appear or disappear."""
-        times, appeared = self.times, found.appeared
-        for cells, measure in found.people_for_good.get(person, ()):
-            for key, place in _places(cells, measure):
-                if key not in times:
-                    if times is self.times:
-                        times = times.copy()
-                    times[key] = 1
-                    appeared[place] += 1
-        if more := found.people.get(person):
-            times = times.copy()
-            for (cells, measure), often in more.items():
-                for key, place in _places(cells, measure):
-                    before = times.get(key, 0)
-                    times[key] = before + often
-                    appeared[place] += (before + often > 0) - (before > 0)
-            times = {key: often for key, often in times.items() if often}
-            if times == self.times:
-                return self
-        return self if times is self.times else self.changed(times=times)
+    def seen(self, sightings: Mapping[Sighting, int], found: Contribution) -> dict[str, int]:
+        """Return `times` after these sightings; add to `found` where the person (dis)appears."""
+        times = self.times.copy()
+        for (cells, measure), often in sightings.items():
+            appeared = found.appeared[measure]
+            for key, cell in _places(cells, measure):
+                before = times.get(key, 0)
+                times[key] = after = before + often
+                if change := (after > 0) - (before > 0):
+                    appeared[cell] += change
+        return {key: often for key, often in times.items() if often}
 
 
 @lru_cache(maxsize=100_000)
-def _places(cells: Cells, measure: str) -> tuple[tuple[str, tuple[Cell, str]], ...]:
-    return tuple((f"{measure}|{cell.kind}|{cell.value}", (cell, measure)) for cell in cells.each)
+def _places(cells: Cells, measure: str) -> tuple[tuple[str, Cell], ...]:
+    return tuple((f"{measure}|{cell.kind}|{cell.value}", cell) for cell in cells.each)
+
+
+class RespondentFact(Document):
+    """Where a respondent answered in a program, so that they count there as one.
+
+    `answered_in` has values by dimension. A response is never taken back, so all of them stay.
+    """
+
+    collection: ClassVar[str] = "respondents"
+
+    answered_in: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    def after(self, answers: Iterable[Cells], found: Contribution) -> dict[str, tuple[str, ...]]:
+        """Return `answered_in` after these answers, itself if they are in no other cells.
+
+        Adds to `found` where the respondent appears.
+        """
+        answered_in, appeared = self.answered_in, found.appeared[RESPONDENTS]
+        for cells in answers:
+            for cell in cells.each:
+                kind, value = cell
+                values = answered_in.get(kind, ())
+                if value not in values:
+                    if answered_in is self.answered_in:
+                        answered_in = answered_in.copy()
+                    answered_in[kind] = (*values, value)
+                    appeared[cell] += 1
+        return answered_in
 
 
 def add_round(found: Contribution, event: RoundCompleted, time: datetime) -> None:
@@ -548,18 +585,30 @@ def add_round(found: Contribution, event: RoundCompleted, time: datetime) -> Non
         found.count(cells, "matched", matched)
 
 
-class Response(NamedTuple):
-    """A pulse's part in satisfaction; a response is told once and never changes."""
+class Pulse(NamedTuple):
+    """What pulses with one score in the same cells add to satisfaction."""
 
-    program_id: str
     cells: Cells
     score: int  # in 1 / SCORE_UNIT
     satisfied: bool
+
+
+@lru_cache(maxsize=100_000)
+def _pulse(role: Role, region: str, department: str, month: str, score: float) -> Pulse:
+    cells = _of_pulse(role, region, department, month)
+    return Pulse(cells, round(score * SCORE_UNIT), score >= _SATISFIED)
+
+
+class Response(NamedTuple):
+    """A pulse with its respondent; a response is told once and never changes."""
+
+    program_id: str
     respondent: str
+    pulse: Pulse
 
     @classmethod
     def of(cls, event: FeedbackSubmitted) -> Self | None:
-        """Return the part, or None where there is none.
+        """Return what the response says of satisfaction, or None where it says nothing of it.
 
         Raises InvalidInputError for a score outside of 1 to 5: it would spoil the mean for good.
         """
@@ -572,25 +621,21 @@ class Response(NamedTuple):
                 code="score_range",
                 field="scores.satisfaction",
             )
-        cells = _of_pulse(
+        pulse = _pulse(
             event.role,
             event.region or "unknown",
             event.department or "unknown",
             month_of(event.submitted_on),
+            score,
         )
-        return cls(
-            event.program_id,
-            cells,
-            round(score * SCORE_UNIT),
-            score >= _SATISFIED,
-            event.respondent,
-        )
+        return cls(event.program_id, event.respondent, pulse)
 
     def add_to(self, found: Contribution) -> None:
         """Add one pulse, and its respondent."""
-        counts = found.counts[self.cells]
+        cells, score, satisfied = self.pulse
+        counts = found.counts[cells]
         counts["pulses"] += 1
-        if self.satisfied:
+        if satisfied:
             counts["satisfied"] += 1
-        counts["score_sum"] += self.score
-        found.see_for_good(self.cells, "respondents", self.respondent)
+        counts["score_sum"] += score
+        found.answered[self.respondent].add(cells)

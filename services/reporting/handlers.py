@@ -1,8 +1,8 @@
 """The projection: an event changes a fact, and the buckets by what that changed. Order is free."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from services.reporting.domain import (
     FACT_OF,
@@ -12,6 +12,7 @@ from services.reporting.domain import (
     PairFact,
     PersonFact,
     ProgramFact,
+    RespondentFact,
     Response,
     Sessions,
     add_round,
@@ -26,15 +27,13 @@ from shared.events.sessions import SessionHeld
 from shared.store.port import Transaction
 from shared.turns import in_turns
 
+F = TypeVar("F", bound=Fact)
 Changes = defaultdict[str, Contribution]
 """What a batch adds to the buckets, by program."""
 Told = tuple[Any, int]
 """What is said of a fact, with the version of its aggregate."""
 ToldOfEach = defaultdict[str, list[Told]]
 """What is said of facts, by their ids."""
-
-
-_NO_VERSION = 0  # a session is told once, in no order with a pair's other events
 
 
 class OfFact(NamedTuple):
@@ -100,8 +99,10 @@ async def project(tx: Transaction, said: Sequence[OfFact | Held | Response | Rou
                 event, envelope = each
                 assert isinstance(event, RoundCompleted)
                 add_round(changes[event.program_id], event, envelope.time)
+    sessions: defaultdict[str, list[Sessions]] = defaultdict(list)
     for (pair_id, program_id), by_month in held.items():
-        told[PairFact][pair_id].append((Sessions(pair_id, program_id, by_month), _NO_VERSION))
+        sessions[pair_id].append(Sessions(pair_id, program_id, by_month))
+    await _follow_pairs(tx, told.pop(PairFact), sessions, changes)
     for kind, of_kind in told.items():
         await _follow(tx, kind, of_kind, changes)
     for program_id, change in changes.items():
@@ -115,26 +116,39 @@ async def _follow(tx: Transaction, kind: type[Fact], told: ToldOfEach, changes: 
             fact = known = before.get(fact_id) or kind.unknown(events[0][0])
             for event, version in events:
                 fact = fact.after(event, version)
-            if fact is not known:
-                tx.put(fact)
-                fact.add_since(known, changes[fact.program_id])
+            _keep(tx, known, fact, changes)
+
+
+async def _follow_pairs(
+    tx: Transaction,
+    told: ToldOfEach,
+    sessions: Mapping[str, Sequence[Sessions]],
+    changes: Changes,
+) -> None:
+    before = await tx.get_many(PairFact, told.keys() | sessions.keys())
+    async for part in in_turns(dict.fromkeys((*told, *sessions))):
+        for pair_id in part:
+            events, held = told.get(pair_id, ()), sessions.get(pair_id, ())
+            known = before.get(pair_id)
+            if known is None:
+                known = PairFact.unknown(events[0][0] if events else held[0])
+            fact = known
+            for event, version in events:
+                fact = fact.after(event, version)
+            for each in held:
+                fact = fact.after_sessions(each, changes[fact.program_id])
+            _keep(tx, known, fact, changes)
+
+
+def _keep(tx: Transaction, known: F, fact: F, changes: Changes) -> None:
+    if fact is not known:
+        tx.put(fact)
+        fact.add_since(known, changes[fact.program_id])
 
 
 async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
-    people = {
-        f"{program_id}/{person}": person for person in change.people.keys() | change.people_for_good
-    }
-    before = await tx.get_many(PersonFact, people)
-    async for part in in_turns(people.items()):
-        for document_id, person in part:
-            known = before.get(document_id) or PersonFact(id=document_id)
-            seen = known.seen(person, change)
-            if seen is not known:
-                # Whom nothing is known of is as good as unknown.
-                if seen.times:
-                    tx.put(seen)
-                elif seen.version:
-                    tx.delete(seen)
+    await _see_people(tx, program_id, change)
+    await _see_respondents(tx, program_id, change)
     for cell, counts in change.by_cell().items():
         more = StoredBucket(
             id=bucket_id(program_id, cell),
@@ -144,3 +158,30 @@ async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
             counts=counts,
         )
         tx.add(more)
+
+
+async def _see_people(tx: Transaction, program_id: str, change: Contribution) -> None:
+    people = {f"{program_id}/{person}": seen for person, seen in change.people.items()}
+    before = await tx.get_many(PersonFact, people)
+    async for part in in_turns(people.items()):
+        for document_id, sightings in part:
+            known = before.get(document_id) or PersonFact(id=document_id)
+            times = known.seen(sightings, change)
+            if times == known.times:
+                continue
+            # Whom nothing is known of is as good as unknown.
+            if times:
+                tx.put(known, times=times)
+            else:
+                tx.delete(known)
+
+
+async def _see_respondents(tx: Transaction, program_id: str, change: Contribution) -> None:
+    respondents = {f"{program_id}/{who}": answers for who, answers in change.answered.items()}
+    before = await tx.get_many(RespondentFact, respondents)
+    async for part in in_turns(respondents.items()):
+        for document_id, answers in part:
+            known = before.get(document_id) or RespondentFact(id=document_id)
+            answered_in = known.after(answers, change)
+            if answered_in is not known.answered_in:
+                tx.put(known, answered_in=answered_in)

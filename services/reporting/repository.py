@@ -8,6 +8,7 @@ from services.reporting.domain import (
     ParticipantFact,
     PersonFact,
     ProgramFact,
+    RespondentFact,
     RosterFact,
 )
 from services.reporting.kpis.bucket import Bucket, Cell, Kind
@@ -40,6 +41,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     ParticipantFact,
     PairFact,
     PersonFact,
+    RespondentFact,
     StoredBucket,
 )
 

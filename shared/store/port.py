@@ -45,7 +45,7 @@ class Document(BaseModel):
 
     def changed(self, **fields: object) -> Self:
         """Return a copy with these fields; validated when it is stored and read back."""
-        return of_checked(type(self), {**self.__dict__, **fields})
+        return of_checked(type(self), self.__dict__ | fields)
 
 
 class Counters(Document):
@@ -160,8 +160,8 @@ class Reader(Protocol):
 class Transaction(Reader, Protocol):
     """All or nothing: reads see one snapshot and this transaction's own writes."""
 
-    def put(self, document: D) -> D:
-        """Write the document at commit and return it with its new version.
+    def put(self, document: D, **fields: object) -> D:
+        """Write the document, with these fields changed, at commit; return it as it is written.
 
         The commit fails with StaleWriteError if the stored version is not the one that was loaded.
         """

@@ -245,7 +245,7 @@ class BufferedTransaction:
                 total += 1
         return total
 
-    def put(self, document: D) -> D:
+    def put(self, document: D, **fields: object) -> D:
         commit = self.commit
         key = (type(document), document.id)
         if isinstance(document, Counters):
@@ -256,7 +256,7 @@ class BufferedTransaction:
             commit.deletes.pop(key, None)
         base = commit.bases.setdefault(key, document.version)
         # What is deleted and made anew in one transaction goes on counting.
-        stored = document.changed(version=max(base, document.version) + 1)
+        stored = document.changed(**fields, version=max(base, document.version) + 1)
         commit.puts[key] = stored
         return stored
 
@@ -339,6 +339,10 @@ class BufferedTransaction:
         else:
             seen = await self._reads.seen(group, event_ids)
         inbox = self.commit.inbox[group]
+        asked = dict.fromkeys(event_ids)
+        if not seen and len(asked) == len(event_ids) and inbox.keys().isdisjoint(asked):
+            inbox.update(asked)
+            return [True] * len(event_ids)
         found: list[bool] = []
         for event_id in event_ids:
             new = event_id not in seen and event_id not in inbox

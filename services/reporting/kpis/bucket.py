@@ -18,6 +18,7 @@ counter for each value: `waited:12` counts the waits of twelve days.
 
 EMPTY: Bucket = {}
 WAITED = "waited:"
+RESPONDENTS = "respondents"
 SCORE_UNIT = 10**9
 """Scores are summed in billionths: whole numbers, exact far beyond what a rating can mean."""
 
@@ -60,16 +61,16 @@ class Contribution:
 
     `counts` are summed by the cells that they share and spread over them once, in `by_cell`: of a
     batch's events many count in the same ones. `people` says how often a person is seen under a
-    measure of cells: however often, they count there as one. Those of `people_for_good` are never
-    taken away, so how often they were seen need not be known. `appeared` is what that comes to: by
-    how much the number of people under a measure of a cell changes.
+    measure of cells: however often, they count there as one. Where respondents `answered` is never
+    taken away, so how often need not be known. `appeared` is what both come to: by how much the
+    number of people under a measure of a cell changes.
     """
 
     def __init__(self) -> None:
         self.counts: defaultdict[Cells, defaultdict[str, int]] = defaultdict(_zeros)
         self.people: defaultdict[str, defaultdict[Sighting, int]] = defaultdict(_zeros)
-        self.people_for_good: defaultdict[str, set[Sighting]] = defaultdict(set)
-        self.appeared: defaultdict[tuple[Cell, str], int] = defaultdict(int)
+        self.answered: defaultdict[str, set[Cells]] = defaultdict(set)
+        self.appeared: defaultdict[str, defaultdict[Cell, int]] = defaultdict(_zeros)
 
     def count(self, cells: Cells, measure: str, amount: int = 1) -> None:
         """Add an amount in each of the cells."""
@@ -79,10 +80,6 @@ class Contribution:
         """Count a person in each of the cells."""
         self.people[person][cells, measure] += times
 
-    def see_for_good(self, cells: Cells, measure: str, person: str) -> None:
-        """Count a person in each of the cells, never to be taken away."""
-        self.people_for_good[person].add((cells, measure))
-
     def by_cell(self) -> dict[Cell, dict[str, int]]:
         """Return the counts as a bucket for each cell that changes."""
         spread: defaultdict[Cell, defaultdict[str, int]] = defaultdict(_zeros)
@@ -91,8 +88,9 @@ class Contribution:
                 total = spread[cell]
                 for measure, amount in counts.items():
                     total[measure] += amount
-        for (cell, measure), amount in self.appeared.items():
-            spread[cell][measure] += amount
+        for measure, cells_of_measure in self.appeared.items():
+            for cell, amount in cells_of_measure.items():
+                spread[cell][measure] += amount
         found = {cell: without_zeros(total) for cell, total in spread.items()}
         return {cell: bucket for cell, bucket in found.items() if bucket}
 

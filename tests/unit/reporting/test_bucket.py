@@ -69,7 +69,7 @@ def test_a_cell_gets_what_all_groups_of_cells_say_of_it() -> None:
     found = Contribution()
     for name, amount in (("Finance", 3), ("Legal", 4)):
         found.count(Cells((WHOLE, Cell("department", name))), "held", amount)
-    found.appeared[WHOLE, "respondents"] += 2
+    found.appeared["respondents"][WHOLE] += 2
 
     assert found.by_cell() == {
         WHOLE: {"held": 7, "respondents": 2},

@@ -13,13 +13,14 @@ from services.reporting.domain import (
     ParticipantFact,
     PersonFact,
     ProgramFact,
+    RespondentFact,
     Response,
     RosterFact,
     Sessions,
     add_round,
     seconds,
 )
-from services.reporting.kpis.bucket import ALL, SCORE_UNIT, WHOLE, Bucket, Cell, Contribution
+from services.reporting.kpis.bucket import ALL, SCORE_UNIT, WHOLE, Bucket, Cell, Cells, Contribution
 from shared.errors import InvalidInputError
 from shared.events.feedback import FeedbackSubmitted
 from shared.events.pairs import PairEvent, PairState, RoundCompleted
@@ -43,9 +44,18 @@ def pair_after(said: Iterable[Said]) -> PairFact:
     return fact
 
 
-def learned(fact: PairFact, each: Said) -> PairFact:
+def all_told_by(said: Iterable[Said]) -> Contribution:
+    """Return what a pair's fact and its sessions add."""
+    fact, found = PairFact(id="pr_1", program_id=PROGRAM), Contribution()
+    for each in said:
+        fact = learned(fact, each, found)
+    fact.add_to(found, 1)
+    return found
+
+
+def learned(fact: PairFact, each: Said, found: Contribution | None = None) -> PairFact:
     if isinstance(each.event, SessionHeld):
-        return fact.after(held(each.event), each.version)
+        return fact.after_sessions(held(each.event), found or Contribution())
     assert isinstance(each.event, PairState | PairEvent)
     return fact.after(each.event, each.version)
 
@@ -126,7 +136,7 @@ def pair_with_everything() -> Story:
 
 def test_a_pair_adds_its_wait_its_acceptance_its_sessions_and_its_end() -> None:
     story = pair_with_everything()
-    bucket = whole(of(pair_after(story.said)))
+    bucket = whole(all_told_by(story.said))
 
     assert bucket["waited:3"] == bucket["waited:5"] == 1
     assert bucket["accepted"] == bucket["began"] == bucket["left"] == bucket["rotated"] == 1
@@ -197,6 +207,30 @@ def test_sessions_before_their_pair_wait_for_it() -> None:
     story.pair(proposal)
 
     assert whole(of(pair_after(story.said)))["held"] == 1
+
+
+def test_a_session_counts_once_whether_it_comes_before_or_after_the_start() -> None:
+    story = Story()
+    proposal = story.propose("pr_1", "ann", "bob")
+    story.hold("pr_1", 1)
+    story.pair(proposal)
+    story.go_on(40)
+    story.hold("pr_1", 2)
+    story.hold("pr_1", 3)
+    expected = all_told_by(story.said).by_cell()
+
+    assert expected[WHOLE]["held"] == 3
+    for order in permutations(story.said):
+        assert all_told_by(order).by_cell() == expected
+
+
+def test_sessions_of_a_started_pair_leave_its_fact_as_it_is() -> None:
+    story = Story()
+    story.pair(story.propose("pr_1", "ann", "bob"))
+    started = pair_after(story.said)
+    story.hold("pr_1", 1)
+
+    assert learned(started, story.said[-1]) is started
 
 
 def test_a_pair_counts_where_its_first_mentee_is() -> None:
@@ -300,21 +334,23 @@ def test_a_person_counts_once_however_often_they_are_seen() -> None:
     person = PersonFact(id="p")
     for often, count in ((1, {"waiters": 1}), (1, {}), (-1, {}), (-1, {"waiters": -1})):
         found = Contribution()
-        found.see(ALL, "waiters", "ann", often)
-        person = person.seen("ann", found)
+        person = person.changed(times=person.seen({(ALL, "waiters"): often}, found))
         assert whole(found) == count
     assert not person.times
 
 
-def test_who_is_seen_for_good_is_written_once() -> None:
-    person = PersonFact(id="p")
-    for count in ({"respondents": 1}, {}):
-        found, before = Contribution(), person
-        found.see_for_good(ALL, "respondents", "ann")
-        found.see_for_good(ALL, "respondents", "ann")
-        person = person.seen("ann", found)
-        assert whole(found) == count
-    assert person is before
+def test_a_respondent_counts_once_in_each_cell_and_is_then_left_as_they_are() -> None:
+    finance, january = Cell("department", "Finance"), Cell("month", "2026-01")
+    first = Cells((WHOLE, finance))
+    respondent, counts = RespondentFact(id="r"), []
+    for answers in ([first, first], [first], [Cells((WHOLE, finance, january))]):
+        found = Contribution()
+        respondent = respondent.changed(answered_in=respondent.after(answers, found))
+        counts.append(found.by_cell())
+    once = {"respondents": 1}
+
+    assert counts == [{WHOLE: once, finance: once}, {}, {january: once}]
+    assert respondent.after([first], Contribution()) is respondent.answered_in
 
 
 def test_a_round_counts_in_the_month_in_which_it_was_told() -> None:
