@@ -5,6 +5,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,12 +28,13 @@ from shared.store.port import (
     Where,
 )
 from shared.store.sqlite_queries import Reads, column_of, items_table, table
-from shared.store.sqlite_transaction import apply_commit
+from shared.store.sqlite_transaction import apply_commit, note_events
 from shared.store.sqlite_writer import Writer, connect
 from shared.store.transaction import (
     ATTEMPTS,
     AskAgainError,
     BufferedTransaction,
+    Commit,
     Origin,
     pause_before_rerun,
 )
@@ -63,6 +65,10 @@ CREATE TABLE IF NOT EXISTS inbox (
     consumer_group TEXT NOT NULL, event_id TEXT NOT NULL, PRIMARY KEY (consumer_group, event_id)
 ) WITHOUT ROWID;
 """
+
+
+class _NotEncodedError(Exception):
+    """A document of the transaction could not be written as JSON, or its caller was cancelled."""
 
 
 class SqliteOutbox:
@@ -321,11 +327,36 @@ class SqliteStore:
                 result = await handler(transaction, *args, **kwargs)
         if transaction.commit:
             with transaction.asking_again():
-                await transaction.commit.encode()
-                await opened.writer.submit(lambda c: apply_commit(c, transaction.commit))
+                await self._commit(opened.writer, transaction.commit)
         if transaction.commit.outgoing:
             opened.outbox.notify()
         return result
+
+    @staticmethod
+    async def _commit(writer: Writer, commit: Commit) -> None:
+        if not commit.inbox:
+            await commit.encode()
+            await writer.submit(lambda c: apply_commit(c, commit))
+            return
+        # Thousands of ids are written without a look at anything of Python's: meanwhile the bodies
+        # are made.
+        encoded: Future[None] = Future()
+
+        def run(connection: sqlite3.Connection) -> None:
+            note_events(connection, commit)
+            encoded.result()
+            apply_commit(connection, commit)
+
+        written = writer.hand_over(run)
+        try:
+            await commit.encode()
+        except BaseException:
+            # Not the error itself: of a cancelled task it would end what others write beside this.
+            encoded.set_exception(_NotEncodedError())
+            written.add_done_callback(asyncio.Future.exception)
+            raise
+        encoded.set_result(None)
+        await asyncio.shield(written)
 
     @contextlib.contextmanager
     def _snapshot(self, opened: "_Opened") -> Iterator[sqlite3.Connection]:

@@ -14,15 +14,11 @@ from shared.store.transaction import Commit, body_of
 Row = tuple[str | int, ...]
 
 
-def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
-    """Write all that a transaction wants written, inside the writer's own transaction.
+def note_events(connection: sqlite3.Connection, commit: Commit) -> None:
+    """Write the ids of the events that a transaction applies, inside the writer's own transaction.
 
-    Raises StaleWriteError and UniqueViolationError.
+    Raises StaleWriteError if one of them was applied meanwhile.
     """
-    for kind in dict.fromkeys(key[0] for key in (*commit.deletes, *commit.puts)):
-        _write_kind(connection, commit, kind)
-    for kind in dict.fromkeys(kind for kind, _ in commit.adds):
-        _write_kind(connection, _added(connection, commit, kind), kind)
     try:
         for group, event_ids in commit.inbox.items():
             connection.execute(
@@ -32,6 +28,17 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
             )
     except sqlite3.IntegrityError as error:
         raise StaleWriteError("another delivery of the same event was applied meanwhile") from error
+
+
+def apply_commit(connection: sqlite3.Connection, commit: Commit) -> None:
+    """Write all else that a transaction wants written, inside the writer's own transaction.
+
+    The bodies are made. Raises StaleWriteError and UniqueViolationError.
+    """
+    for kind in dict.fromkeys(key[0] for key in (*commit.deletes, *commit.puts)):
+        _write_kind(connection, commit, kind)
+    for kind in dict.fromkeys(kind for kind, _ in commit.adds):
+        _write_kind(connection, _added(connection, commit, kind), kind)
     committed_at = format_instant(datetime.now(UTC))
     for outgoing in commit.outgoing:
         headers = outgoing.headers

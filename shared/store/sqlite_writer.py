@@ -36,7 +36,13 @@ def connect(path: Path) -> sqlite3.Connection:
     # FULL: a commit that was answered survives a power cut, not only a crash of the process.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -16384")
+    # In pages; the writer itself sees to it sooner.
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
     return connection
+
+
+# About as many as fill the write-ahead log by SQLite's own measure of 1,000 pages.
+_ROWS_UNTIL_CHECKPOINT = 1000
 
 
 @dataclass
@@ -65,19 +71,22 @@ class Writer:
         self._connection = connection
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
+        self._rows_checkpointed = 0
         self._thread = threading.Thread(target=self._work, name=f"store-{name}", daemon=True)
         self._thread.start()
 
-    async def submit(self, run: Callable[[sqlite3.Connection], T]) -> T:
+    def hand_over(self, run: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         # Behind the end mark nobody would ever take it from the queue.
         if self._closed or not self.alive:
             raise StoreUnavailableError("The store is closed.")
         loop = asyncio.get_running_loop()
         job = _Job(run, loop.create_future(), loop)
         self._queue.put(job)
+        return job.done
+
+    async def submit(self, run: Callable[[sqlite3.Connection], T]) -> T:
         # A cancelled caller must not leave a half-known outcome: the commit goes on regardless.
-        result: T = await asyncio.shield(job.done)
-        return result
+        return await asyncio.shield(self.hand_over(run))
 
     async def close(self) -> None:
         self._closed = True
@@ -102,8 +111,20 @@ class Writer:
                 self._commit(connection, group)
                 if last:
                     break
+                self._checkpoint(connection)
         finally:
             connection.close()
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Copy what was committed from the log to the file, if it has become much.
+
+        SQLite would do it at the end of a commit, for whose answer somebody waits.
+        """
+        if connection.total_changes - self._rows_checkpointed >= _ROWS_UNTIL_CHECKPOINT:
+            # As SQLite's own, it may fail: all is in the log, and the next one tries again.
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._rows_checkpointed = connection.total_changes
 
     @staticmethod
     def _commit(connection: sqlite3.Connection, group: list[_Job]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -51,6 +52,10 @@ async def ids(store: Store | Transaction, where: dict[str, Condition]) -> list[s
     return found
 
 
+async def first_times(tx: Transaction, events: Sequence[str]) -> list[bool]:
+    return await tx.first_times("g", events)
+
+
 # Documents -----------------------------------------------------------------------------------
 
 
@@ -61,6 +66,12 @@ async def test_a_document_is_kept_with_the_number_of_its_writes(store: Store) ->
     assert (card.version, card.rank) == (2, 2)
     assert await store.get(Card, "c") == card
     assert await store.require(Card, "c") == card
+
+    async def put_changed(tx: Transaction) -> Card:
+        return tx.put(card, rank=3)
+
+    changed = await store.transact(put_changed)
+    assert changed == card.changed(version=3, rank=3) == await store.require(Card, "c")
 
 
 async def test_what_is_not_there_is_none_or_a_named_error(store: Store) -> None:
@@ -573,12 +584,10 @@ async def test_an_event_is_new_once_to_each_group(store: Store) -> None:
 
 
 async def test_of_many_events_the_new_ones_are_told(store: Store) -> None:
-    async def look(tx: Transaction, *events: str) -> list[bool]:
-        return await tx.first_times("g", events)
-
-    assert await store.transact(look) == []
-    assert await store.transact(look, "old") == [True]
-    assert await store.transact(look, "new", "old", "new", "other") == [True, False, False, True]
+    assert await store.transact(first_times, []) == []
+    assert await store.transact(first_times, ["old"]) == [True]
+    again = ["new", "old", "new", "other"]
+    assert await store.transact(first_times, again) == [True, False, False, True]
 
 
 async def test_concurrent_deliveries_of_one_event_are_applied_once(store: Store) -> None:
@@ -591,6 +600,53 @@ async def test_concurrent_deliveries_of_one_event_are_applied_once(store: Store)
     results = await asyncio.gather(*(store.transact(apply) for _ in range(10)))
     assert sum(results) == 1
     assert (await store.require(Tally, "t")).count == 1
+
+
+async def test_an_event_is_noted_with_its_effect_alone_and_harms_no_other(store: Store) -> None:
+    async def apply(tx: Transaction, event: str, color: str) -> None:
+        assert await tx.first_times("g", [event]) == [True]
+        tx.put(Card(id=event, color=color))
+
+    colors = ["red", "\ud800", "red", "\ud800", "red"]
+    events = [f"e{number}" for number in range(len(colors))]
+    outcomes = await asyncio.gather(
+        *(store.transact(apply, *each) for each in zip(events, colors, strict=True)),
+        return_exceptions=True,
+    )
+    assert [isinstance(each, ValueError) for each in outcomes] == [c != "red" for c in colors]
+    assert await store.transact(first_times, events) == [color != "red" for color in colors]
+
+
+async def test_a_cancelled_delivery_is_noted_with_its_effect_and_harms_no_other(
+    stores: OpenStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.turns._TURN_SECONDS", 0)
+    store = await stores.open()
+
+    async def apply(tx: Transaction, event: str) -> None:
+        if await tx.first_times("g", [event]) == [True]:
+            for number in range(60):  # three turns
+                tx.put(Card(id=f"{event}-{number}"))
+
+    events = [f"e{number}" for number in range(24)]
+    for number, event in enumerate(events):
+        # The writer waits for the first one, and takes the other two together.
+        before, task, after = (
+            asyncio.create_task(store.transact(apply, name))
+            for name in (f"{event}-before", event, f"{event}-after")
+        )
+        for _ in range(number % 12):
+            await asyncio.sleep(0)
+        task.cancel()
+        first, cancelled, last = await asyncio.gather(before, task, after, return_exceptions=True)
+        assert cancelled is None or isinstance(cancelled, asyncio.CancelledError)
+        assert first is None
+        assert last is None
+    await store.close()  # which finishes those on their way
+    again = await stores.open()
+    applied = [await again.get(Card, f"{event}-59") is not None for event in events]
+    assert await again.transact(first_times, events) == [not each for each in applied]
+    assert 0 < sum(applied) < len(events)
 
 
 async def test_no_handler_fails_for_taking_an_old_event_for_new(store: Store) -> None:
