@@ -62,6 +62,9 @@ about this long for their next reader."""
 QUIET_MS = 20
 """How long a poll waits. FastStream sleeps as long again after an empty one, blind to what arrives
 meanwhile: it is the latency of a quiet bus."""
+FETCH_WAIT_MS = 100
+"""How long a broker may keep a fetch that finds nothing. A client has one fetch under way to each
+broker: while it waits there for partitions without a backlog, the records of the others run out."""
 # What is taken from the bus at once where so much waits: several transactions, if the store wants
 # them smaller. While it commits one, the events of the next are parsed, and one commit of offsets
 # does for all.
@@ -227,6 +230,7 @@ class Consumer:
             batch=True,
             max_records=max(_RECORDS_AT_ONCE, self._store.events_at_once),
             batch_timeout_ms=QUIET_MS,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.NACK_ON_ERROR,
             isolation_level="read_committed",

@@ -1,7 +1,10 @@
 """From a record's bytes to an event of the contract, or to the reason why it is none."""
 
+from dataclasses import dataclass
+
 import orjson
 from pydantic import ValidationError
+from pydantic_core import SchemaValidator
 
 from shared.events.envelope import Envelope, Event
 from shared.events.registry import EVENTS_BY_TYPE
@@ -9,6 +12,22 @@ from shared.events.topics import MAX_EVENT_BYTES
 from shared.messaging.dead_letters import ReceivedRecord
 
 _N, _I = b"NI"  # found in a tenth of the time that the words take
+
+
+@dataclass(frozen=True, slots=True)
+class _Contract:
+    """What must hold of a class' records: looking it up there takes five times as long."""
+
+    topic: str
+    mirrored: str  # a mirrored topic carries its region in front of the name
+    subject_field: str
+    validator: SchemaValidator  # `model_validate_json`'s own work would be a third of it
+
+
+_CONTRACTS = {
+    kind: _Contract(kind.topic, f".{kind.topic}", kind.subject_field, kind.__pydantic_validator__)
+    for kind in EVENTS_BY_TYPE.values()
+}
 
 
 class PermanentError(Exception):
@@ -37,26 +56,25 @@ def parse_envelope(record: ReceivedRecord) -> tuple[Envelope, type[Event]]:
     kind = EVENTS_BY_TYPE.get(envelope.type)
     if kind is None:
         raise PermanentError(f"unknown type {envelope.type}")
-    # A mirrored topic carries its region in front of the name.
-    if not (record.topic == kind.topic or record.topic.endswith(f".{kind.topic}")):
+    contract = _CONTRACTS[kind]
+    if not (record.topic == contract.topic or record.topic.endswith(contract.mirrored)):
         raise PermanentError(f"{envelope.type} does not belong on {record.topic}")
     return envelope, kind
 
 
 def parse_data(record: ReceivedRecord, envelope: Envelope, kind: type[Event]) -> Event:
     """Return the data of a record whose envelope was read. Raises as above."""
-    value = record.value or b""
+    value, contract = record.value or b"", _CONTRACTS[kind]
     # What reads JSON for pydantic takes NaN and Infinity for numbers; JSON has neither.
     if (_N in value or _I in value) and (b"NaN" in value or b"Infinity" in value):
         _check_json(value)
     try:
-        # As `model_validate_json` does, whose own work would be a third of it.
-        event: Event = kind.__pydantic_validator__.validate_json(value)
+        event: Event = contract.validator.validate_json(value)
     except ValidationError as error:
         _check_json(value)
         raise PermanentError(f"data: {_rules(error)}") from error
     if (
-        getattr(event, kind.subject_field) != envelope.subject
+        getattr(event, contract.subject_field) != envelope.subject
         or event.program_id != envelope.program
     ):
         raise PermanentError("envelope and data name different subjects or programs")

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.events.topics import FEEDBACK
-from shared.messaging.consumer import HEARTBEAT_SECONDS, QUIET_MS, SESSION_TIMEOUT_SECONDS
+from shared.messaging.consumer import (
+    FETCH_WAIT_MS,
+    HEARTBEAT_SECONDS,
+    QUIET_MS,
+    SESSION_TIMEOUT_SECONDS,
+)
 from shared.messaging.dead_letters import RawRecord
 from tests.load.backlog import Drained
 from tests.load.bench_platform import ConsumerSettings
@@ -22,6 +27,7 @@ from tests.load.membership import (
 
 _KIB = 1024
 _CLIENTS_FETCH_KIB = 1024  # aiokafka's own, which services leave as it is
+_CLIENTS_FETCH_WAIT_MS = 500
 _FETCH_KIB = (64, 256, 4096)
 _POLL_MS = (5, 100)
 _LONE_EVENTS = 60
@@ -42,6 +48,10 @@ async def fetch_stage(
         [await drain({"max_partition_fetch_bytes": size * _KIB}) for size in sizes]
         for _ in range(repetitions)
     ]
+    waits: list[tuple[float, float]] = []
+    for _ in range(repetitions):
+        longer = await drain({"fetch_max_wait_ms": _CLIENTS_FETCH_WAIT_MS})
+        waits.append((longer.per_second, (await drain({})).per_second))
     lone = [record for record in records if record.topic == FEEDBACK][:_LONE_EVENTS]
     quiet = await quiet_buses(folder, lone, (QUIET_MS, *_POLL_MS))
     return Stage(
@@ -56,6 +66,12 @@ async def fetch_stage(
                     f"{_CLIENTS_FETCH_KIB:,} KiB, as services do",
                 )
                 for place, size in enumerate(_FETCH_KIB, start=1)
+            ),
+            Figure.beside(
+                f"a backlog on SQLite, fetches that wait up to {_CLIENTS_FETCH_WAIT_MS} ms",
+                "events/s",
+                waits,
+                f"{FETCH_WAIT_MS} ms, as services do",
             ),
             *(
                 Figure.beside(
