@@ -44,6 +44,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _IDLE_SNAPSHOTS = 8
+# Of fewer, what is gained by two threads is lost in their changing places.
+_MANY_EVENTS = 100
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
@@ -334,12 +336,6 @@ class SqliteStore:
 
     @staticmethod
     async def _commit(writer: Writer, commit: Commit) -> None:
-        if not commit.inbox:
-            await commit.encode()
-            await writer.submit(lambda c: apply_commit(c, commit))
-            return
-        # Thousands of ids are written without a look at anything of Python's: meanwhile the bodies
-        # are made.
         encoded: Future[None] = Future()
 
         def run(connection: sqlite3.Connection) -> None:
@@ -347,15 +343,22 @@ class SqliteStore:
             encoded.result()
             apply_commit(connection, commit)
 
+        if sum(map(len, commit.inbox.values())) < _MANY_EVENTS:
+            await commit.encode()
+            encoded.set_result(None)
+            await writer.submit(run)
+            return
+        # Thousands of ids are written without a look at anything of Python's: meanwhile the bodies
+        # are made. Other commits wait for both, some ten milliseconds for the largest batch.
         written = writer.hand_over(run)
         try:
             await commit.encode()
+            encoded.set_result(None)
         except BaseException:
             # Not the error itself: of a cancelled task it would end what others write beside this.
             encoded.set_exception(_NotEncodedError())
             written.add_done_callback(asyncio.Future.exception)
             raise
-        encoded.set_result(None)
         await asyncio.shield(written)
 
     @contextlib.contextmanager

@@ -25,6 +25,9 @@ STATEMENT_ERRORS = (
     sqlite3.ProgrammingError,
 )
 
+# About as many as fill the write-ahead log by SQLite's own measure of 1,000 pages.
+_ROWS_UNTIL_CHECKPOINT = 1000
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open a connection as all of the store's are. Raises sqlite3.Error."""
@@ -39,10 +42,6 @@ def connect(path: Path) -> sqlite3.Connection:
     # In pages; the writer itself sees to it sooner.
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
     return connection
-
-
-# About as many as fill the write-ahead log by SQLite's own measure of 1,000 pages.
-_ROWS_UNTIL_CHECKPOINT = 1000
 
 
 @dataclass
@@ -120,7 +119,8 @@ class Writer:
 
         SQLite would do it at the end of a commit, for whose answer somebody waits.
         """
-        if connection.total_changes - self._rows_checkpointed >= _ROWS_UNTIL_CHECKPOINT:
+        # SQLite's count begins anew after two billions.
+        if abs(connection.total_changes - self._rows_checkpointed) >= _ROWS_UNTIL_CHECKPOINT:
             # As SQLite's own, it may fail: all is in the log, and the next one tries again.
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

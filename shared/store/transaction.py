@@ -249,6 +249,7 @@ class BufferedTransaction:
         commit = self.commit
         key = (type(document), document.id)
         if isinstance(document, Counters):
+            document, fields = document.changed(**fields), {}
             _check_names(document)
             document = document.changed(counts=without_zeros(document.counts))
             commit.adds.pop(key, None)

@@ -103,6 +103,12 @@ async def test_a_name_that_an_update_would_misread_is_refused(store: Store, name
     for write in (add, put):
         with pytest.raises(ValueError, match="can't have a counter"):
             await store.transact(write, Votes(id="v", counts={name: 1}))
+
+    async def put_changed(tx: Transaction, votes: Votes) -> None:
+        tx.put(votes, counts={name: 1})
+
+    with pytest.raises(ValueError, match="can't have a counter"):
+        await store.transact(put_changed, Votes(id="v"))
     assert await store.get(Votes, "v") is None
 
 

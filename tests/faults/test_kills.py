@@ -15,7 +15,9 @@ from tests.support.demo import DemoRun, figures, kill_group
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     """A demo that nobody killed; its figures are what every other run must end with."""
     run = DemoRun(tmp_path_factory.mktemp("undisturbed"))
+    begun = time.monotonic()
     run.finish()
+    run.seconds = time.monotonic() - begun
     run.check()
     return run
 
@@ -47,13 +49,15 @@ def test_a_kill_at_any_failpoint_loses_and_doubles_nothing(
     _dies_and_recovers(name, hit, tmp_path, undisturbed)
 
 
-def _kill_again_and_again(run: DemoRun, kills: int, seed: int) -> None:
+def _kill_again_and_again(run: DemoRun, undisturbed: DemoRun, kills: int, seed: int) -> None:
     moments = random.Random(seed)
+    # A third of its work between all of them: it is not to end before the last one.
+    apart = min(1, undisturbed.seconds / (1.5 * kills))
     for number in range(kills):
         process = run.start()
         # Counted from the moment at which the platform answers: before it there is no load.
         run.wait_until_serving(process)
-        time.sleep(moments.uniform(0, 1))
+        time.sleep(moments.uniform(0, apart))
         assert process.poll() is None, f"seed {seed}: the demo ended after {number} kills"
         kill_group(process)
         process.communicate()
@@ -64,7 +68,7 @@ def test_a_kill_at_a_random_moment_loses_and_doubles_nothing(
     tmp_path: Path, undisturbed: DemoRun
 ) -> None:
     run = DemoRun(tmp_path)
-    _kill_again_and_again(run, kills=1, seed=3)
+    _kill_again_and_again(run, undisturbed, kills=1, seed=3)
     _must_equal(run, undisturbed)
 
 
@@ -75,5 +79,5 @@ def test_twenty_kills_at_random_moments_lose_and_double_nothing(
     seed: int, tmp_path: Path, undisturbed: DemoRun
 ) -> None:
     run = DemoRun(tmp_path)
-    _kill_again_and_again(run, kills=20, seed=seed)
+    _kill_again_and_again(run, undisturbed, kills=20, seed=seed)
     _must_equal(run, undisturbed)

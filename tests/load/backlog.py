@@ -16,6 +16,7 @@ from shared import metrics
 from shared.clock import monotonic
 from shared.events.envelope import Envelope, Event
 from shared.events.registry import EVENTS_BY_TYPE
+from shared.messaging.consumer import FETCH_WAIT_MS
 from shared.messaging.dead_letters import ReceivedRecord
 from tests.load.bench_platform import BenchPlatform, ConsumerSettings, rewind, until
 
@@ -129,6 +130,7 @@ async def drain_bare(kafka: str, topics: Sequence[str], events: int) -> Drained:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,  # as services do: it stands still as seldom as they
         )
         await consumer.start()
         steps.push_async_callback(consumer.stop)

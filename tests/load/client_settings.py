@@ -42,7 +42,7 @@ async def fetch_stage(
     records: Sequence[RawRecord],
     repetitions: int,
 ) -> Stage:
-    """Measure how a backlog drains by size of fetch, and a quiet bus by how often it is polled."""
+    """Measure how a backlog drains by size and wait of fetches, and how a quiet bus is polled."""
     sizes = (_CLIENTS_FETCH_KIB, *_FETCH_KIB)
     runs = [
         [await drain({"max_partition_fetch_bytes": size * _KIB}) for size in sizes]

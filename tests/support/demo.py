@@ -28,6 +28,7 @@ class DemoRun:
     mentees: int = 10
     roster: Path | None = None
     port: int = field(default_factory=lambda: free_port(0))
+    seconds: float = 0.0  # how long the whole of it took, where somebody measured it
 
     @property
     def data(self) -> Path:

@@ -209,19 +209,31 @@ def test_sessions_before_their_pair_wait_for_it() -> None:
     assert whole(of(pair_after(story.said)))["held"] == 1
 
 
-def test_a_session_counts_once_whether_it_comes_before_or_after_the_start() -> None:
+def test_a_session_counts_once_where_its_pair_started_whenever_it_comes() -> None:
     story = Story()
     proposal = story.propose("pr_1", "ann", "bob")
+    moved = proposal.mentees[0].model_copy(update={"department": "Research"})
     story.hold("pr_1", 1)
-    story.pair(proposal)
+    story.pair(proposal.model_copy(update={"mentees": (moved,)}))
     story.go_on(40)
     story.hold("pr_1", 2)
     story.hold("pr_1", 3)
     expected = all_told_by(story.said).by_cell()
 
-    assert expected[WHOLE]["held"] == 3
+    held = {cell: counts["held"] for cell, counts in expected.items() if "held" in counts}
+    assert held[WHOLE] == held[Cell("department", "Research")] == 3
+    assert {cell.value for cell in held if cell.kind == "department"} == {"Research"}
     for order in permutations(story.said):
         assert all_told_by(order).by_cell() == expected
+
+
+def test_a_session_of_a_pair_that_never_started_counts_nowhere() -> None:
+    story = Story()
+    story.propose("pr_1", "ann", "bob")
+    story.hold("pr_1", 1)
+    story.decline("pr_1")
+    for order in permutations(story.said):
+        assert "held" not in whole(all_told_by(order))
 
 
 def test_sessions_of_a_started_pair_leave_its_fact_as_it_is() -> None:

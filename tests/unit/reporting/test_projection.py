@@ -61,6 +61,24 @@ async def test_a_corrected_department_moves_what_was_counted(tmp_path: Path) -> 
     assert {cell.value for _, cell in found if cell.kind == "region"} == {"oceania"}
 
 
+async def test_sessions_count_where_their_pair_started_in_any_order_and_batch(
+    tmp_path: Path,
+) -> None:
+    story = Story()
+    first = story.propose("pr_1", "ann", "bob")
+    moved = first.mentees[0].model_copy(update={"department": "Research"})
+    story.hold("pr_1", 1)
+    story.pair(first.model_copy(update={"mentees": (moved,)}))
+    story.hold("pr_1", 2)
+    for number, order in enumerate((story.said, story.said[::-1])):
+        for batch in (1, 2, 4):
+            async with projection(tmp_path / f"{number}-{batch}.db") as running:
+                await running.consume(order, batch=batch)
+                found = await running.buckets()
+            held = {cell.value: counts.get("held") for (_, cell), counts in found.items()}
+            assert held["Research"] == held[WHOLE.value] == 2
+
+
 async def test_programs_do_not_mix(tmp_path: Path) -> None:
     one, other = Story(program_id="one"), Story(program_id="other")
     for story in (one, other):
