@@ -333,7 +333,7 @@ class Sessions(NamedTuple):
 
     pair_id: str
     program_id: str
-    by_month: Mapping[str, int]
+    by_month: dict[str, int]
 
 
 class PairFact(Fact):
@@ -515,8 +515,19 @@ FACT_OF: Mapping[type[Event], type[Fact]] = {
 """The kind of fact that an event changes."""
 
 
-class PersonFact(Document):
-    """Where a participant is seen in a program, and how often, so that they count there as one.
+class SeenFact(Document):
+    """Where somebody is seen in a program, so that they count there as one."""
+
+    @abstractmethod
+    def after(self, seen: Any, found: Contribution) -> dict[str, Any]:
+        """Return the fields that change by what was `seen`, if any.
+
+        Adds to `found` where somebody appears or disappears.
+        """
+
+
+class PersonFact(SeenFact):
+    """Where a participant is seen, and how often: what they are seen by may be taken back.
 
     `times` is keyed by measure, dimension and value.
     """
@@ -525,17 +536,18 @@ class PersonFact(Document):
 
     times: dict[str, int] = Field(default_factory=dict)
 
-    def seen(self, sightings: Mapping[Sighting, int], found: Contribution) -> dict[str, int]:
-        """Return `times` after these sightings; add to `found` where the person (dis)appears."""
+    def after(self, seen: Mapping[Sighting, int], found: Contribution) -> dict[str, Any]:
+        """Learn how often more, or less, they are seen."""
         times = self.times.copy()
-        for (cells, measure), often in sightings.items():
+        for (cells, measure), often in seen.items():
             appeared = found.appeared[measure]
             for key, cell in _places(cells, measure):
                 before = times.get(key, 0)
                 times[key] = after = before + often
                 if change := (after > 0) - (before > 0):
                     appeared[cell] += change
-        return {key: often for key, often in times.items() if often}
+        times = {key: often for key, often in times.items() if often}
+        return {} if times == self.times else {"times": times}
 
 
 @lru_cache(maxsize=100_000)
@@ -543,23 +555,20 @@ def _places(cells: Cells, measure: str) -> tuple[tuple[str, Cell], ...]:
     return tuple((f"{measure}|{cell.kind}|{cell.value}", cell) for cell in cells.each)
 
 
-class RespondentFact(Document):
-    """Where a respondent answered in a program, so that they count there as one.
+class RespondentFact(SeenFact):
+    """Where a respondent answered. A response is never taken back, so how often need not be known.
 
-    `answered_in` has values by dimension. A response is never taken back, so all of them stay.
+    `answered_in` has values by dimension.
     """
 
     collection: ClassVar[str] = "respondents"
 
     answered_in: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
-    def after(self, answers: Iterable[Cells], found: Contribution) -> dict[str, tuple[str, ...]]:
-        """Return `answered_in` after these answers, itself if they are in no other cells.
-
-        Adds to `found` where the respondent appears.
-        """
+    def after(self, seen: Iterable[Cells], found: Contribution) -> dict[str, Any]:
+        """Learn of answers."""
         answered_in, appeared = self.answered_in, found.appeared[RESPONDENTS]
-        for cells in answers:
+        for cells in seen:
             for cell in cells.each:
                 kind, value = cell
                 values = answered_in.get(kind, ())
@@ -568,7 +577,7 @@ class RespondentFact(Document):
                         answered_in = answered_in.copy()
                     answered_in[kind] = (*values, value)
                     appeared[cell] += 1
-        return answered_in
+        return {} if answered_in is self.answered_in else {"answered_in": answered_in}
 
 
 def add_round(found: Contribution, event: RoundCompleted, time: datetime) -> None:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from services.reporting.domain import (
     FACT_OF,
@@ -14,6 +14,7 @@ from services.reporting.domain import (
     ProgramFact,
     RespondentFact,
     Response,
+    SeenFact,
     Sessions,
     add_round,
 )
@@ -27,7 +28,6 @@ from shared.events.sessions import SessionHeld
 from shared.store.port import Transaction
 from shared.turns import in_turns
 
-F = TypeVar("F", bound=Fact)
 Changes = defaultdict[str, Contribution]
 """What a batch adds to the buckets, by program."""
 Told = tuple[Any, int]
@@ -85,26 +85,26 @@ async def project(tx: Transaction, said: Sequence[OfFact | Held | Response | Rou
     """
     changes: Changes = defaultdict(Contribution)
     told: dict[type[Fact], ToldOfEach] = {kind: defaultdict(list) for kind in FACTS}
-    held: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    held: dict[str, Sessions] = {}
     async for part in in_turns(said):
         for each in part:
             if isinstance(each, Response):
                 each.add_to(changes[each.program_id])
             elif isinstance(each, Held):
-                by_month = held[each.pair_id, each.program_id]
-                by_month[each.month] = by_month.get(each.month, 0) + 1
+                sessions = held.get(each.pair_id)
+                if sessions is None:
+                    sessions = held[each.pair_id] = Sessions(each.pair_id, each.program_id, {})
+                sessions.by_month[each.month] = sessions.by_month.get(each.month, 0) + 1
             elif isinstance(each, OfFact):
                 told[each.kind][each.fact_id].append(each.said)
             elif each is not None:
                 event, envelope = each
                 assert isinstance(event, RoundCompleted)
                 add_round(changes[event.program_id], event, envelope.time)
-    sessions: defaultdict[str, list[Sessions]] = defaultdict(list)
-    for (pair_id, program_id), by_month in held.items():
-        sessions[pair_id].append(Sessions(pair_id, program_id, by_month))
-    await _follow_pairs(tx, told.pop(PairFact), sessions, changes)
     for kind, of_kind in told.items():
         await _follow(tx, kind, of_kind, changes)
+    # By then the transaction knows which pairs have started in the same batch.
+    await _follow_sessions(tx, held, changes)
     for program_id, change in changes.items():
         await _add(tx, program_id, change)
 
@@ -116,39 +116,24 @@ async def _follow(tx: Transaction, kind: type[Fact], told: ToldOfEach, changes: 
             fact = known = before.get(fact_id) or kind.unknown(events[0][0])
             for event, version in events:
                 fact = fact.after(event, version)
-            _keep(tx, known, fact, changes)
+            if fact is not known:
+                tx.put(fact)
+                fact.add_since(known, changes[fact.program_id])
 
 
-async def _follow_pairs(
-    tx: Transaction,
-    told: ToldOfEach,
-    sessions: Mapping[str, Sequence[Sessions]],
-    changes: Changes,
-) -> None:
-    before = await tx.get_many(PairFact, told.keys() | sessions.keys())
-    async for part in in_turns(dict.fromkeys((*told, *sessions))):
-        for pair_id in part:
-            events, held = told.get(pair_id, ()), sessions.get(pair_id, ())
-            known = before.get(pair_id)
-            if known is None:
-                known = PairFact.unknown(events[0][0] if events else held[0])
-            fact = known
-            for event, version in events:
-                fact = fact.after(event, version)
-            for each in held:
-                fact = fact.after_sessions(each, changes[fact.program_id])
-            _keep(tx, known, fact, changes)
-
-
-def _keep(tx: Transaction, known: F, fact: F, changes: Changes) -> None:
-    if fact is not known:
-        tx.put(fact)
-        fact.add_since(known, changes[fact.program_id])
+async def _follow_sessions(tx: Transaction, held: Mapping[str, Sessions], changes: Changes) -> None:
+    before = await tx.get_many(PairFact, held)
+    async for part in in_turns(held.items()):
+        for pair_id, sessions in part:
+            known = before.get(pair_id) or PairFact.unknown(sessions)
+            fact = known.after_sessions(sessions, changes[known.program_id])
+            if fact is not known:
+                tx.put(fact)
 
 
 async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
-    await _see_people(tx, program_id, change)
-    await _see_respondents(tx, program_id, change)
+    await _see(tx, PersonFact, program_id, change.people, change)
+    await _see(tx, RespondentFact, program_id, change.answered, change)
     for cell, counts in change.by_cell().items():
         more = StoredBucket(
             id=bucket_id(program_id, cell),
@@ -160,28 +145,21 @@ async def _add(tx: Transaction, program_id: str, change: Contribution) -> None:
         tx.add(more)
 
 
-async def _see_people(tx: Transaction, program_id: str, change: Contribution) -> None:
-    people = {f"{program_id}/{person}": seen for person, seen in change.people.items()}
-    before = await tx.get_many(PersonFact, people)
-    async for part in in_turns(people.items()):
-        for document_id, sightings in part:
-            known = before.get(document_id) or PersonFact(id=document_id)
-            times = known.seen(sightings, change)
-            if times == known.times:
-                continue
+async def _see(
+    tx: Transaction,
+    kind: type[SeenFact],
+    program_id: str,
+    seen: Mapping[str, Any],
+    change: Contribution,
+) -> None:
+    by_id = {f"{program_id}/{who}": what for who, what in seen.items()}
+    before = await tx.get_many(kind, by_id)
+    async for part in in_turns(by_id.items()):
+        for document_id, what in part:
+            known = before.get(document_id) or kind(id=document_id)
+            fields = known.after(what, change)
             # Whom nothing is known of is as good as unknown.
-            if times:
-                tx.put(known, times=times)
-            else:
+            if any(fields.values()):
+                tx.put(known, **fields)
+            elif fields:
                 tx.delete(known)
-
-
-async def _see_respondents(tx: Transaction, program_id: str, change: Contribution) -> None:
-    respondents = {f"{program_id}/{who}": answers for who, answers in change.answered.items()}
-    before = await tx.get_many(RespondentFact, respondents)
-    async for part in in_turns(respondents.items()):
-        for document_id, answers in part:
-            known = before.get(document_id) or RespondentFact(id=document_id)
-            answered_in = known.after(answers, change)
-            if answered_in is not known.answered_in:
-                tx.put(known, answered_in=answered_in)
