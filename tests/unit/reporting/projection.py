@@ -9,6 +9,7 @@ from services.reporting.kpis.bucket import Bucket, Cell
 from services.reporting.repository import DOCUMENTS, StoredBucket
 from services.reporting.subscribers import subscribe
 from shared.clock import ManualClock
+from shared.errors import StaleWriteError
 from shared.messaging.consumer import Consumer
 from shared.messaging.dead_letters import DeadLetter
 from shared.store.port import Store
@@ -22,16 +23,34 @@ class Projection:
     """A store and the consumer that fills it."""
 
     def __init__(self, path: Path) -> None:
-        clock = ManualClock(START)
-        self.store: Store = SqliteStore(path, service="reporting", region="local", clock=clock)
-        self.consumer = Consumer("reporting", self.store, clock)
-        subscribe(self.consumer)
+        self._clock = ManualClock(START)
+        self.store: Store = SqliteStore(
+            path, service="reporting", region="local", clock=self._clock
+        )
+        self.consumer = self._replica()
+
+    def _replica(self) -> Consumer:
+        consumer = Consumer("reporting", self.store, self._clock)
+        subscribe(consumer)
+        return consumer
 
     async def consume(self, said: Iterable[Said], batch: int = BATCH) -> None:
         """Apply events in the order given."""
         records = iter([each.record for each in said])
         while chunk := list(islice(records, batch)):
             await self.consumer.process(chunk)
+
+    async def consume_as_replica(self, said: Iterable[Said], batch: int) -> None:
+        """Apply events as another replica, to which the bus delivers again what was stale."""
+        replica = self._replica()
+        records = iter([each.record for each in said])
+        while chunk := list(islice(records, batch)):
+            while True:
+                try:
+                    await replica.process(chunk)
+                except StaleWriteError:
+                    continue
+                break
 
     async def buckets(self) -> dict[tuple[str, Cell], Bucket]:
         """Return every bucket in which something counts, by program and cell."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.reporting.domain import PersonFact
 from services.reporting.kpis.bucket import WHOLE
 from services.reporting.repository import DOCUMENTS, rebuild
-from tests.unit.reporting.builders import PROGRAM, Story, year
+from tests.unit.reporting.builders import PROGRAM, Said, Story, year
 from tests.unit.reporting.projection import buckets_after, projection
 
 SMALL = year(pairs=6, months=4)
@@ -77,6 +77,29 @@ async def test_sessions_count_where_their_pair_started_in_any_order_and_batch(
                 found = await running.buckets()
             held = {cell.value: counts.get("held") for (_, cell), counts in found.items()}
             assert held["Research"] == held[WHOLE.value] == 2
+
+
+@given(chance=st.randoms(use_true_random=False), batch=st.integers(1, 40))
+@settings(max_examples=6, deadline=None)
+def test_replicas_at_work_at_once_give_the_buckets_of_one(
+    chance: random.Random, batch: int
+) -> None:
+    # A pair and its sessions are on different topics, so with different replicas.
+    by_topic: dict[str, list[Said]] = {}
+    for each in SMALL.said:
+        by_topic.setdefault(each.record.topic, []).append(each)
+    shares = [[*share, *chance.sample(share, min(5, len(share)))] for share in by_topic.values()]
+    shares += [chance.sample(share, len(share)) for share in shares]
+
+    async def run(folder: Path) -> None:
+        expected = await buckets_after(folder / "one.db", SMALL.said)
+        async with projection(folder / "many.db") as running:
+            await asyncio.gather(*(running.consume_as_replica(share, batch) for share in shares))
+            assert await running.buckets() == expected
+            assert await running.dead_letters() == []
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(run(Path(folder)))
 
 
 async def test_programs_do_not_mix(tmp_path: Path) -> None:
