@@ -44,8 +44,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _IDLE_SNAPSHOTS = 8
-# Of fewer, what is gained by two threads is lost in their changing places.
-_MANY_EVENTS = 100
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
@@ -343,13 +341,8 @@ class SqliteStore:
             encoded.result()
             apply_commit(connection, commit)
 
-        if sum(map(len, commit.inbox.values())) < _MANY_EVENTS:
-            await commit.encode()
-            encoded.set_result(None)
-            await writer.submit(run)
-            return
-        # Thousands of ids are written without a look at anything of Python's: meanwhile the bodies
-        # are made. Other commits wait for both, some ten milliseconds for the largest batch.
+        # A batch's thousands of ids are written without a look at anything of Python's: meanwhile
+        # the bodies are made. Other commits wait for both, some ten milliseconds for the largest.
         written = writer.hand_over(run)
         try:
             await commit.encode()

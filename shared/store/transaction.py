@@ -340,10 +340,6 @@ class BufferedTransaction:
         else:
             seen = await self._reads.seen(group, event_ids)
         inbox = self.commit.inbox[group]
-        asked = dict.fromkeys(event_ids)
-        if not seen and len(asked) == len(event_ids) and inbox.keys().isdisjoint(asked):
-            inbox.update(asked)
-            return [True] * len(event_ids)
         found: list[bool] = []
         for event_id in event_ids:
             new = event_id not in seen and event_id not in inbox

@@ -1,6 +1,7 @@
 """The thread that writes a SQLite store."""
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 from shared.store.sqlite_writer import Writer, connect
@@ -18,7 +19,7 @@ async def test_what_was_committed_is_copied_to_the_file_once_it_is_much(tmp_path
     try:
         sizes = []
         for rows in (999, 1):
-            await writer.submit(lambda c, rows=rows: _insert(c, rows))  # type: ignore[misc]
+            await writer.submit(partial(_insert, rows=rows))
             await writer.submit(lambda _: None)  # by then it is done with what comes after a commit
             sizes.append(path.stat().st_size)
     finally:
