@@ -2,7 +2,8 @@
 
 A fact never depends on the order in which it learned: of what can be said again it keeps the word
 of the newest aggregate version, and of what adds up it keeps counts. What it adds to the buckets
-(`add_to`) is a pure function of it, so they are the sum over all facts, however they came about.
+(`add_to`) is a pure function of it, so they are the sum over all facts, however they came about,
+and over what is told once and only counted.
 """
 
 import math
@@ -519,7 +520,7 @@ class SeenFact(Document):
     """Where somebody is seen in a program, so that they count there as one."""
 
     @abstractmethod
-    def after(self, seen: Any, found: Contribution) -> dict[str, Any]:
+    def changed_by(self, seen: Any, found: Contribution) -> dict[str, Any]:
         """Return the fields that change by what was `seen`, if any.
 
         Adds to `found` where somebody appears or disappears.
@@ -536,7 +537,7 @@ class PersonFact(SeenFact):
 
     times: dict[str, int] = Field(default_factory=dict)
 
-    def after(self, seen: Mapping[Sighting, int], found: Contribution) -> dict[str, Any]:
+    def changed_by(self, seen: Mapping[Sighting, int], found: Contribution) -> dict[str, Any]:
         """Learn how often more, or less, they are seen."""
         times = self.times.copy()
         for (cells, measure), often in seen.items():
@@ -565,7 +566,7 @@ class RespondentFact(SeenFact):
 
     answered_in: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
-    def after(self, seen: Iterable[Cells], found: Contribution) -> dict[str, Any]:
+    def changed_by(self, seen: Iterable[Cells], found: Contribution) -> dict[str, Any]:
         """Learn of answers."""
         answered_in, appeared = self.answered_in, found.appeared[RESPONDENTS]
         for cells in seen:

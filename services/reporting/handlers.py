@@ -157,7 +157,7 @@ async def _see(
     async for part in in_turns(by_id.items()):
         for document_id, what in part:
             known = before.get(document_id) or kind(id=document_id)
-            fields = known.after(what, change)
+            fields = known.changed_by(what, change)
             # Whom nothing is known of is as good as unknown.
             if any(fields.values()):
                 tx.put(known, **fields)

@@ -346,7 +346,7 @@ def test_a_person_counts_once_however_often_they_are_seen() -> None:
     person = PersonFact(id="p")
     for often, count in ((1, {"waiters": 1}), (1, {}), (-1, {}), (-1, {"waiters": -1})):
         found = Contribution()
-        person = person.changed(**person.after({(ALL, "waiters"): often}, found))
+        person = person.changed(**person.changed_by({(ALL, "waiters"): often}, found))
         assert whole(found) == count
     assert not person.times
 
@@ -357,12 +357,12 @@ def test_a_respondent_counts_once_in_each_cell_and_is_then_left_as_they_are() ->
     respondent, counts = RespondentFact(id="r"), []
     for answers in ([first, first], [first], [Cells((WHOLE, finance, january))]):
         found = Contribution()
-        respondent = respondent.changed(**respondent.after(answers, found))
+        respondent = respondent.changed(**respondent.changed_by(answers, found))
         counts.append(found.by_cell())
     once = {"respondents": 1}
 
     assert counts == [{WHOLE: once, finance: once}, {}, {january: once}]
-    assert respondent.after([first], Contribution()) == {}
+    assert respondent.changed_by([first], Contribution()) == {}
 
 
 def test_a_round_counts_in_the_month_in_which_it_was_told() -> None:
