@@ -19,14 +19,7 @@ from deploy.matching import (
     match,
 )
 
-POLICY = """
-min_level_gap = 2
-cross_department = true
-different_boss = true
-cross_region = true
-min_overlap_minutes = 60
-term_middle = 2026-07-01
-"""
+POLICY = (Path(__file__).parents[3] / "deploy" / "demo" / "policy.toml").read_text()
 
 
 @pytest.fixture
